@@ -1,0 +1,57 @@
+"""trip-mm: the TrIP interatomic potential as an OpenMM force, and everything around it.
+
+The public interface is small and stable; heavy imports happen when a name is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trip_mm.backends.openmm_force import add_trip_force
+    from trip_mm.checkpoint import import_published, load_potential, new_potential, save_potential
+    from trip_mm.model.trip import TripConfig, TripModel
+    from trip_mm.potential import TripPotential
+    from trip_mm.simulation.run import resume, run
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "TripConfig": "trip_mm.model.trip",
+    "TripModel": "trip_mm.model.trip",
+    "TripPotential": "trip_mm.potential",
+    "add_trip_force": "trip_mm.backends.openmm_force",
+    "import_published": "trip_mm.checkpoint",
+    "load_potential": "trip_mm.checkpoint",
+    "new_potential": "trip_mm.checkpoint",
+    "resume": "trip_mm.simulation.run",
+    "run": "trip_mm.simulation.run",
+    "save_potential": "trip_mm.checkpoint",
+}
+
+__all__ = [
+    "TripConfig",
+    "TripModel",
+    "TripPotential",
+    "__version__",
+    "add_trip_force",
+    "import_published",
+    "load_potential",
+    "new_potential",
+    "resume",
+    "run",
+    "save_potential",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name from its module when it is first used (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'trip_mm' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Lists the public names."""
+    return list(__all__)

@@ -1,0 +1,1 @@
+"""Analysis of trajectories: arrays in, arrays out; plots beside, never inside."""

@@ -1,0 +1,1 @@
+"""TrIP as a force of other programs: OpenMM, openmm-ml, ASE."""

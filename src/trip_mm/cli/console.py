@@ -1,0 +1,31 @@
+"""What every subcommand shares: the console and the one-line form of deliberate errors."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from trip_mm.errors import TripError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Wraps a command so that a `TripError` prints one `error:` line and exits with status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except TripError as error:
+            error_console.print("[bold red]error:[/] ", end="")
+            error_console.print(str(error), markup=False)
+            raise typer.Exit(2) from error
+
+    return wrapped

@@ -1,0 +1,47 @@
+"""The `trip-mm` command: one module per subcommand, each with argument parsing only."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from trip_mm import __version__
+from trip_mm.cli import analyze, convert, doctor, label, models, resume, run, sample, train
+from trip_mm.cli.console import reporting_errors
+
+app = typer.Typer(
+    name="trip-mm",
+    help="Machine-learned molecular dynamics of solvated peptides in OpenMM with TrIP.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"trip-mm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show version.")
+    ] = False,
+) -> None:
+    """Machine-learned molecular dynamics of solvated peptides in OpenMM with TrIP."""
+
+
+def _register(name: str, command: Callable[..., Any]) -> None:
+    app.command(name)(reporting_errors(command))
+
+
+_register("run", run.command)
+_register("resume", resume.command)
+_register("models", models.command)
+_register("convert", convert.command)
+_register("doctor", doctor.command)
+_register("sample", sample.command)
+_register("label", label.command)
+_register("train", train.command)
+app.add_typer(analyze.app, name="analyze")

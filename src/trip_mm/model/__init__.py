@@ -1,0 +1,1 @@
+"""The network: pure tensor mathematics, scriptable and compilable."""

@@ -1,0 +1,1 @@
+"""System building, protocols, runs and their resumption."""

@@ -1,0 +1,1 @@
+"""Sampling, labelling, data sets and training."""
