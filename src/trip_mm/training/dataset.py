@@ -1,0 +1,262 @@
+"""Random access to labelled conformations in one or several files, and reproducible splits."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trip_mm.errors import DataError
+from trip_mm.training.formats import (
+    Block,
+    Conformation,
+    FileContents,
+    Group,
+    MemoryGroup,
+    read_contents,
+)
+
+_BLOCK_CONFORMATIONS = 1024
+_ENERGY_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Split:
+    """Conformations to train on and to validate on, and the keys that were held out.
+
+    Attributes:
+        train: positions in the dataset, `[n_train]` int64, ascending.
+        validation: positions in the dataset, `[n_validation]` int64, ascending.
+        held_out: `class/formula` or `class/source` keys that went to validation, sorted.
+        seed: seed of the draw.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    held_out: tuple[str, ...]
+    seed: int
+
+    def to_json(self) -> str:
+        """Returns seed, sizes, held-out keys and a sha256 of the membership as JSON."""
+        digest = hashlib.sha256(self.validation.tobytes() + self.train.tobytes()).hexdigest()
+        return json.dumps(
+            {
+                "seed": self.seed,
+                "n_train": len(self.train),
+                "n_validation": len(self.validation),
+                "held_out": list(self.held_out),
+                "sha256": digest,
+            }
+        )
+
+
+class Dataset:
+    """Labelled conformations of one or several files, read on demand.
+
+    Conformations are numbered group by group in the order of the files. Nothing but the list of
+    groups is held in memory until `preload` is called; the object pickles, so that the workers of
+    a data loader open the files themselves.
+
+    Attributes:
+        groups: conformations of one composition each.
+        level_of_theory: as written in the files.
+        lone_atom_energies: eV of the isolated atom at the same level, by atomic number.
+        failures: number of conformations that got no label, by reason.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        level_of_theory: str = "",
+        lone_atom_energies: dict[int, float] | None = None,
+        failures: dict[str, int] | None = None,
+    ) -> None:
+        self.groups: tuple[Group, ...] = tuple(groups)
+        self.level_of_theory = level_of_theory
+        self.lone_atom_energies = dict(lone_atom_energies or {})
+        self.failures = dict(failures or {})
+        counts = [group.n_conformations for group in self.groups]
+        self._offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+
+    @classmethod
+    def open(cls, *paths: str | Path) -> "Dataset":
+        """Opens files of any known layout; a directory stands for the `*.h5` files in it.
+
+        Args:
+            *paths: files in our own, ANI-1x or COMP6 layout, extended XYZ, or directories of
+                finished parts (`part-*.h5`) as `trip-mm label` leaves them while it works.
+
+        Raises:
+            DataError: a file is missing or has an unknown layout, or the files are of different
+                levels of theory.
+        """
+        contents = [read_contents(path) for path in _expand(paths)]
+        levels = {content.level_of_theory for content in contents if content.level_of_theory}
+        if len(levels) > 1:
+            raise DataError(
+                f"{', '.join(map(str, paths))}: levels of theory {sorted(levels)} cannot be mixed; "
+                "give files of one level"
+            )
+        failures: dict[str, int] = {}
+        for content in contents:
+            for reason, count in content.failures.items():
+                failures[reason] = failures.get(reason, 0) + count
+        return cls(
+            [group for content in contents for group in content.groups],
+            levels.pop() if levels else "",
+            _merged_lone_atoms(contents),
+            failures,
+        )
+
+    def __len__(self) -> int:
+        return int(self._offsets[-1])
+
+    def __getitem__(self, index: int) -> Conformation:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"conformation {index} of a dataset of {len(self)}")
+        group_index, row = self.locate(index % len(self))
+        group = self.groups[group_index]
+        return _conformation(group, group.read(slice(row, row + 1)), 0)
+
+    def __iter__(self) -> Iterator[Conformation]:
+        for group in self.groups:
+            for start in range(0, group.n_conformations, _BLOCK_CONFORMATIONS):
+                block = group.read(slice(start, start + _BLOCK_CONFORMATIONS))
+                for row in range(len(block.energies)):
+                    yield _conformation(group, block, row)
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Returns the group and the row in it of a conformation."""
+        group_index = int(np.searchsorted(self._offsets, index, side="right")) - 1
+        return group_index, index - int(self._offsets[group_index])
+
+    def group_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the group of each conformation, `[n]` int64."""
+        return np.asarray(np.searchsorted(self._offsets, indices, side="right") - 1, dtype=np.int64)
+
+    def n_atoms(self) -> NDArray[np.int64]:
+        """Returns the number of atoms of every conformation, `[n_conformations]` int64."""
+        sizes = np.asarray([len(group.atomic_numbers) for group in self.groups], dtype=np.int64)
+        return np.repeat(sizes, np.diff(self._offsets))
+
+    def elements(self) -> tuple[int, ...]:
+        """Returns the atomic numbers that occur, ascending."""
+        return tuple(sorted({int(number) for g in self.groups for number in g.atomic_numbers}))
+
+    def preload(self) -> "Dataset":
+        """Returns the same dataset held in memory."""
+        groups = [
+            MemoryGroup(
+                group.system_class,
+                group.formula,
+                group.split_by,
+                group.atomic_numbers,
+                group.read(slice(0, group.n_conformations)),
+            )
+            for group in self.groups
+        ]
+        return Dataset(groups, self.level_of_theory, self.lone_atom_energies, self.failures)
+
+    def split(self, fraction: float = 0.05, seed: int = 0) -> Split:
+        """Holds out whole formulas, and whole trajectories for classes that ask for it.
+
+        Within each class, keys (formulas or sources) are drawn until `fraction` of the
+        conformations is held out; a class of one key is trained on entirely.
+
+        Args:
+            fraction: share of the conformations of each class to hold out, 0 to 1.
+            seed: seed of the draw.
+
+        Raises:
+            DataError: `fraction` lies outside [0, 1).
+        """
+        if not 0.0 <= fraction < 1.0:
+            raise DataError(f"split fraction {fraction} is outside [0, 1); use 0.05, for example")
+        members = self._split_members()
+        rng = np.random.default_rng(seed)
+        held_out: list[str] = []
+        for system_class in sorted(members):
+            counts = {key: sum(map(len, rows)) for key, rows in members[system_class].items()}
+            keys = _draw_keys(counts, fraction, rng)
+            held_out += [f"{system_class}/{key}" for key in keys]
+        validation = [
+            rows
+            for system_class, by_key in members.items()
+            for key, parts in by_key.items()
+            if f"{system_class}/{key}" in set(held_out)
+            for rows in parts
+        ]
+        mask = np.zeros(len(self), dtype=bool)
+        for rows in validation:
+            mask[rows] = True
+        return Split(np.flatnonzero(~mask), np.flatnonzero(mask), tuple(sorted(held_out)), seed)
+
+    def _split_members(self) -> dict[str, dict[str, list[NDArray[np.int64]]]]:
+        members: dict[str, dict[str, list[NDArray[np.int64]]]] = {}
+        for offset, group in zip(self._offsets[:-1], self.groups, strict=True):
+            rows = np.arange(offset, offset + group.n_conformations)
+            by_key = members.setdefault(group.system_class, {})
+            if group.split_by == "formula":
+                by_key.setdefault(group.formula, []).append(rows)
+                continue
+            sources = np.asarray(group.read(slice(0, group.n_conformations)).sources)
+            for source in np.unique(sources):
+                by_key.setdefault(str(source), []).append(rows[sources == source])
+        return members
+
+
+def _draw_keys(counts: dict[str, int], fraction: float, rng: np.random.Generator) -> list[str]:
+    """Draws keys until their conformations make up `fraction` (at most half as much again)."""
+    keys = sorted(counts)
+    target = fraction * sum(counts.values())
+    if len(keys) < 2 or target == 0:
+        return []
+    drawn: list[str] = []
+    held = 0
+    for index in rng.permutation(len(keys)):
+        key = keys[int(index)]
+        if held < target and held + counts[key] <= 1.5 * target:
+            drawn.append(key)
+            held += counts[key]
+    return drawn or [min(keys, key=lambda key: (counts[key], key))]
+
+
+def _expand(paths: Sequence[str | Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        if not found:
+            raise DataError(f"{path}: the directory holds no *.h5 file; label some geometries")
+        files += found
+    if not files:
+        raise DataError("no data file was given; name at least one")
+    return files
+
+
+def _merged_lone_atoms(contents: Sequence[FileContents]) -> dict[int, float]:
+    merged: dict[int, float] = {}
+    for content in contents:
+        for number, energy in content.lone_atom_energies.items():
+            if abs(merged.setdefault(number, energy) - energy) > _ENERGY_TOLERANCE:
+                raise DataError(
+                    f"element {number}: lone-atom energies {merged[number]} and {energy} eV differ "
+                    "between the files; they cannot be of one level of theory"
+                )
+    return merged
+
+
+def _conformation(group: Group, block: Block, row: int) -> Conformation:
+    return Conformation(
+        group.atomic_numbers,
+        block.positions[row],
+        float(block.energies[row]),
+        block.forces[row],
+        group.system_class,
+        group.formula,
+        block.sources[row],
+        int(block.n_unpaired[row]),
+        int(block.geometry_ids[row]),
+    )

@@ -1,0 +1,396 @@
+"""File layouts of labelled conformations: our own HDF5, ANI-1x, COMP6 and extended XYZ.
+
+Every layout is presented as a list of `Group`: conformations that share their composition, read
+in slices so that a file of millions of conformations never has to fit into memory.
+
+Our own layout, format version 1, one group per class of system and formula::
+
+    /                        attributes format="trip-mm-labels", format_version=1,
+                             level_of_theory, lone_atom_energies (JSON: {"1": eV, ...}), source
+                             source_names (JSON list), failures (JSON: {reason: count})
+    /failed_ids              [n_failed] int64, geometries that got no label (absent if none)
+    /<class>/<formula>       attribute split_by: "formula" or "source"
+        atomic_numbers [n_atoms] int64, ascending
+        coordinates    [n_conf, n_atoms, 3] float32, A
+        energies       [n_conf] float64, eV, NaN where missing
+        forces         [n_conf, n_atoms, 3] float32, eV/A, NaN where missing
+        sources        [n_conf] int32, index into source_names: trajectory or molecule of origin
+        n_unpaired     [n_conf] int8, unpaired electrons of the calculation
+        geometry_ids   [n_conf] int64, position in the geometry file that was labelled
+
+`energies` and `forces` are absent in a file of geometries without labels.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from trip_mm.elements import atomic_number, formula
+from trip_mm.errors import DataError, MissingDependencyError
+from trip_mm.units import HARTREE_TO_EV
+
+FORMAT_NAME = "trip-mm-labels"
+FORMAT_VERSION = 1
+SPLIT_KEYS = ("formula", "source")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive conformations of one group.
+
+    Attributes:
+        positions: A, `[n_conf, n_atoms, 3]` float64.
+        energies: eV, `[n_conf]` float64, NaN where missing.
+        forces: eV/A, `[n_conf, n_atoms, 3]` float64, NaN where missing.
+        sources: name of the trajectory or molecule of origin of each conformation.
+        n_unpaired: unpaired electrons, `[n_conf]` int64.
+        geometry_ids: position in the geometry file, `[n_conf]` int64; -1 where unknown.
+    """
+
+    positions: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    sources: list[str]
+    n_unpaired: NDArray[np.int64]
+    geometry_ids: NDArray[np.int64]
+
+
+class Group(Protocol):
+    """Conformations of one composition in one file; `read(rows)` returns a slice of them."""
+
+    @property
+    def system_class(self) -> str: ...  # noqa: D102
+
+    @property
+    def formula(self) -> str: ...  # noqa: D102
+
+    @property
+    def split_by(self) -> str: ...  # noqa: D102
+
+    @property
+    def atomic_numbers(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+    @property
+    def n_conformations(self) -> int: ...  # noqa: D102
+
+    def read(self, rows: slice) -> Block:
+        """Reads a contiguous slice of the conformations."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hdf5Keys:
+    """Names of the datasets in a group, and the factors that bring them to eV and eV/A."""
+
+    energies: str
+    forces: str
+    energy_factor: float = 1.0
+    force_factor: float = 1.0
+
+
+_OWN_KEYS = Hdf5Keys("energies", "forces")
+_ANI1X_KEYS = Hdf5Keys("wb97x_dz.energy", "wb97x_dz.forces", HARTREE_TO_EV, HARTREE_TO_EV)
+# COMP6 stores gradients under the name `forces`.
+_COMP6_KEYS = Hdf5Keys("energies", "forces", HARTREE_TO_EV, -HARTREE_TO_EV)
+
+
+@dataclass(frozen=True)
+class Hdf5Group:
+    """A group of an HDF5 file; the file is opened for each read, so the object pickles."""
+
+    path: Path
+    name: str
+    system_class: str
+    formula: str
+    split_by: str
+    atomic_numbers: NDArray[np.int64]
+    n_conformations: int
+    keys: Hdf5Keys
+    source_names: tuple[str, ...] = ()
+
+    def read(self, rows: slice) -> Block:
+        """Reads a contiguous slice of the conformations from the file."""
+        with h5py.File(self.path, "r") as file:
+            return self._read_from(file[self.name], rows)
+
+    def _read_from(self, group: Any, rows: slice) -> Block:
+        positions = np.asarray(group["coordinates"][rows], dtype=np.float64)
+        n_conf = len(positions)
+        energies = np.full(n_conf, np.nan)
+        forces = np.full(positions.shape, np.nan)
+        if self.keys.energies in group:
+            energies = np.asarray(group[self.keys.energies][rows], dtype=np.float64)
+        if self.keys.forces in group:
+            forces = np.asarray(group[self.keys.forces][rows], dtype=np.float64)
+        sources = [self.formula] * n_conf
+        if self.source_names and "sources" in group:
+            sources = [self.source_names[i] for i in group["sources"][rows]]
+        return Block(
+            positions,
+            energies * self.keys.energy_factor,
+            forces * self.keys.force_factor,
+            sources,
+            _integers(group, "n_unpaired", rows, n_conf, 0),
+            _integers(group, "geometry_ids", rows, n_conf, -1),
+        )
+
+
+@dataclass(frozen=True)
+class MemoryGroup:
+    """A group whose conformations are held in memory."""
+
+    system_class: str
+    formula: str
+    split_by: str
+    atomic_numbers: NDArray[np.int64]
+    block: Block
+
+    @property
+    def n_conformations(self) -> int:
+        """Number of conformations."""
+        return len(self.block.energies)
+
+    def read(self, rows: slice) -> Block:
+        """Returns a contiguous slice of the conformations (views, not copies)."""
+        block = self.block
+        return Block(
+            block.positions[rows],
+            block.energies[rows],
+            block.forces[rows],
+            block.sources[rows],
+            block.n_unpaired[rows],
+            block.geometry_ids[rows],
+        )
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """What a file of conformations holds: its groups and the attributes of the whole."""
+
+    groups: tuple[Group, ...]
+    level_of_theory: str
+    lone_atom_energies: dict[int, float]
+    failures: dict[str, int]
+
+
+def read_contents(path: Path) -> FileContents:
+    """Lists the groups of a file of any known layout without reading the conformations.
+
+    Args:
+        path: `.h5`/`.hdf5` in our own, ANI-1x or COMP6 layout, or `.xyz`/`.extxyz`.
+
+    Raises:
+        DataError: the file does not exist, is not readable or has no known layout.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a file of labelled conformations")
+    if path.suffix.lower() in (".xyz", ".extxyz"):
+        return _read_extended_xyz(path)
+    try:
+        with h5py.File(path, "r") as file:
+            return _hdf5_layout(file, path)(file, path)
+    except OSError as error:
+        raise DataError(f"{path}: not a readable HDF5 file ({error}); check the download") from None
+
+
+def _hdf5_layout(file: Any, path: Path) -> Callable[[Any, Path], FileContents]:
+    if file.attrs.get("format") == FORMAT_NAME:
+        return _own_contents
+    first = next(iter(file.values()), None)
+    if isinstance(first, h5py.Group):
+        if "coordinates" in first and "atomic_numbers" in first:
+            return _ani1x_contents
+        inner = next(iter(first.values()), None)
+        if isinstance(inner, h5py.Group) and "species" in inner and "coordinates" in inner:
+            return _comp6_contents
+    raise DataError(
+        f"{path}: unknown HDF5 layout; known are trip-mm labels, the ANI-1x release and COMP6"
+    )
+
+
+def _own_contents(file: Any, path: Path) -> FileContents:
+    version = int(file.attrs.get("format_version", 0))
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format version {version}, this trip-mm reads {FORMAT_VERSION}; "
+            "write the file again or install the matching trip-mm"
+        )
+    sources = tuple(json.loads(file.attrs.get("source_names", "[]")))
+    groups: list[Group] = []
+    for class_name, class_group in file.items():
+        if not isinstance(class_group, h5py.Group):
+            continue
+        for name, group in class_group.items():
+            numbers = np.asarray(group["atomic_numbers"], dtype=np.int64)
+            split_by = str(group.attrs.get("split_by", "formula"))
+            if split_by not in SPLIT_KEYS:
+                raise DataError(f"{path}: {class_name}/{name}: split_by {split_by!r} is unknown")
+            groups.append(
+                Hdf5Group(
+                    path,
+                    f"{class_name}/{name}",
+                    class_name,
+                    name,
+                    split_by,
+                    numbers,
+                    _checked_count(group, path, numbers),
+                    _OWN_KEYS,
+                    sources,
+                )
+            )
+    lone = json.loads(file.attrs.get("lone_atom_energies", "{}"))
+    return FileContents(
+        tuple(groups),
+        str(file.attrs.get("level_of_theory", "")),
+        {int(number): float(energy) for number, energy in lone.items()},
+        dict(json.loads(file.attrs.get("failures", "{}"))),
+    )
+
+
+def _ani1x_contents(file: Any, path: Path) -> FileContents:
+    groups: list[Group] = []
+    for name, group in file.items():
+        numbers = np.asarray(group["atomic_numbers"], dtype=np.int64)
+        n_conf = _checked_count(group, path, numbers)
+        groups.append(Hdf5Group(path, name, "ani1x", name, "formula", numbers, n_conf, _ANI1X_KEYS))
+    return FileContents(tuple(groups), "wb97x/6-31g*", {}, {})
+
+
+def _comp6_contents(file: Any, path: Path) -> FileContents:
+    groups: list[Group] = []
+    for subset, members in file.items():
+        for name, group in members.items():
+            symbols = [symbol.decode("ascii") for symbol in group["species"][:]]
+            numbers = np.asarray([atomic_number(symbol) for symbol in symbols], dtype=np.int64)
+            groups.append(
+                Hdf5Group(
+                    path,
+                    f"{subset}/{name}",
+                    subset,
+                    formula(numbers),
+                    "formula",
+                    numbers,
+                    _checked_count(group, path, numbers),
+                    _COMP6_KEYS,
+                )
+            )
+    return FileContents(tuple(groups), "wb97x/6-31g*", {}, {})
+
+
+def _checked_count(group: Any, path: Path, numbers: NDArray[np.int64]) -> int:
+    shape = group["coordinates"].shape
+    if len(shape) != 3 or shape[1:] != (len(numbers), 3):
+        raise DataError(
+            f"{path}: {group.name}: coordinates of shape {shape} do not fit {len(numbers)} atoms"
+        )
+    return int(shape[0])
+
+
+def _integers(group: Any, key: str, rows: slice, n_conf: int, default: int) -> NDArray[np.int64]:
+    if key not in group:
+        return np.full(n_conf, default, dtype=np.int64)
+    return np.asarray(group[key][rows], dtype=np.int64)
+
+
+def _read_extended_xyz(path: Path) -> FileContents:
+    try:
+        from ase.io import iread
+    except ImportError:
+        raise MissingDependencyError(
+            f"{path}: reading extended XYZ needs ASE; pip install ase"
+        ) from None
+    conformations = []
+    for frame, atoms in enumerate(iread(str(path), format="extxyz")):
+        results = atoms.calc.results if atoms.calc is not None else {}
+        shape = (len(atoms), 3)
+        conformations.append(
+            Conformation(
+                np.asarray(atoms.numbers, dtype=np.int64),
+                np.asarray(atoms.positions, dtype=np.float64),
+                float(results.get("energy", np.nan)),
+                np.asarray(results.get("forces", np.full(shape, np.nan)), dtype=np.float64),
+                str(atoms.info.get("class", "xyz")),
+                formula(atoms.numbers),
+                str(atoms.info.get("source", path.name)),
+                geometry_id=frame,
+            )
+        )
+    return FileContents(tuple(group_conformations(conformations, {})), "", {}, {})
+
+
+@dataclass(frozen=True)
+class Conformation:
+    """One conformation with its labels.
+
+    Attributes:
+        atomic_numbers: `[n_atoms]` int64.
+        positions: A, `[n_atoms, 3]` float64.
+        energy: total energy in eV, NaN if missing.
+        forces: eV/A, `[n_atoms, 3]` float64, NaN if missing.
+        system_class: class of system, such as `peptide-cluster`.
+        formula: molecular formula.
+        source: name of the trajectory or molecule it came from.
+        n_unpaired: unpaired electrons of the calculation.
+        geometry_id: position in the geometry file, -1 if unknown.
+    """
+
+    atomic_numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    energy: float
+    forces: NDArray[np.float64]
+    system_class: str
+    formula: str
+    source: str
+    n_unpaired: int = 0
+    geometry_id: int = -1
+
+
+def sorted_by_element(conformation: Conformation) -> Conformation:
+    """Returns the conformation with its atoms in ascending atomic number (stable)."""
+    order = np.argsort(conformation.atomic_numbers, kind="stable")
+    return Conformation(
+        conformation.atomic_numbers[order],
+        conformation.positions[order],
+        conformation.energy,
+        conformation.forces[order],
+        conformation.system_class,
+        conformation.formula,
+        conformation.source,
+        conformation.n_unpaired,
+        conformation.geometry_id,
+    )
+
+
+def group_conformations(
+    conformations: Sequence[Conformation], split_by: Mapping[str, str]
+) -> Iterator[MemoryGroup]:
+    """Gathers conformations by class and formula, atoms sorted by element.
+
+    Args:
+        conformations: any mixture, labelled or not.
+        split_by: `formula` or `source` for each class; `formula` where absent.
+
+    Yields:
+        One group for each class and formula, sorted by both.
+    """
+    members: dict[tuple[str, str], list[Conformation]] = {}
+    for conformation in conformations:
+        key = (conformation.system_class, conformation.formula)
+        members.setdefault(key, []).append(sorted_by_element(conformation))
+    for (system_class, formula_name), items in sorted(members.items()):
+        block = Block(
+            np.stack([item.positions for item in items]),
+            np.asarray([item.energy for item in items], dtype=np.float64),
+            np.stack([item.forces for item in items]),
+            [item.source for item in items],
+            np.asarray([item.n_unpaired for item in items], dtype=np.int64),
+            np.asarray([item.geometry_id for item in items], dtype=np.int64),
+        )
+        rule = split_by.get(system_class, "formula")
+        yield MemoryGroup(system_class, formula_name, rule, items[0].atomic_numbers, block)
