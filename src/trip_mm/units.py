@@ -15,6 +15,8 @@ KCAL_PER_MOL_TO_KJ_PER_MOL: float = constants.calorie
 EV_TO_KCAL_PER_MOL: float = EV_TO_KJ_PER_MOL / KCAL_PER_MOL_TO_KJ_PER_MOL
 KCAL_PER_MOL_TO_EV: float = 1.0 / EV_TO_KCAL_PER_MOL
 
+ATMOSPHERE_TO_BAR: float = constants.atm / constants.bar
+
 HARTREE_TO_EV: float = constants.value("Hartree energy in eV")
 EV_TO_HARTREE: float = 1.0 / HARTREE_TO_EV
 BOHR_TO_ANGSTROM: float = constants.value("Bohr radius") / constants.angstrom

@@ -1,0 +1,300 @@
+"""YAML files in, validated settings out, and every problem as one line that says what to do.
+
+Reading is safe and strict: no tags, no duplicate keys, no aliases that contain themselves, one
+document whose root is a mapping. Problems come out as `file: stages[1].timestep: what is wrong;
+what to do`, all of a file in one `ConfigError`.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from trip_mm.errors import ConfigError
+
+Document = dict[str, Any]
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+_MAX_BYTES = 1_000_000
+_MAX_DEPTH = 32
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """`yaml.SafeLoader` that refuses duplicate keys and leaves dates as text."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Composes a mapping, refusing a key that occurs twice."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} occurs twice; keep one", key_node.start_mark
+                )
+            seen.add(key)
+        return node
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_yaml(path: Path) -> Document:
+    """Reads the mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: the file cannot be read, is not UTF-8, not YAML, or not a plain mapping. The
+            message names the file and, for syntax, line and column.
+    """
+    return parse_yaml(_read_text(path), str(path))
+
+
+def parse_yaml(text: str, source: str) -> Document:
+    """Reads the mapping in a YAML text; `source` names it in messages.
+
+    Raises:
+        ConfigError: as for `read_yaml`.
+    """
+    try:
+        _refuse_tags(text)
+        document = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"{source}{_place(error)}: {_yaml_problem(error)}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: nested too deeply; flatten it") from error
+    except ValueError as error:
+        raise ConfigError(f"{source}: a value cannot be read: {error}") from error
+    if document is None:
+        raise ConfigError(f"{source}: the file is empty; it needs `key: value` lines")
+    if not isinstance(document, dict):
+        raise ConfigError(
+            f"{source}: the top level is {describe_type(document)}, expected `key: value` lines"
+        )
+    _refuse_odd_shapes(document, source, (), (), set())
+    return document
+
+
+def validate(model: type[ModelT], document: Document, source: str) -> ModelT:
+    """Checks a document against a settings model.
+
+    Args:
+        model: pydantic model class of the document.
+        document: what the file holds.
+        source: path of the file, for messages and for paths relative to it.
+
+    Raises:
+        ConfigError: one line per problem, `source: key.path: what; what to do`.
+    """
+    try:
+        return model.model_validate(document, context={"folder": Path(source).parent})
+    except ValidationError as error:
+        lines: list[str] = []
+        for details in error.errors():
+            for location, message in _problems(details, model, document):
+                path = format_location(location)
+                line = f"{source}: {path}: {message}" if path else f"{source}: {message}"
+                if line not in lines:
+                    lines.append(line)
+        raise ConfigError("\n".join(lines)) from None
+
+
+def problems(found: Sequence[tuple[str, str]]) -> PydanticCustomError:
+    """Builds the error of a model validator that found problems at several keys.
+
+    Args:
+        found: pairs of key (relative to the model, empty for the model itself) and message.
+    """
+    return PydanticCustomError("problems", "several problems", {"found": list(found)})
+
+
+def format_location(location: Sequence[int | str]) -> str:
+    """Writes a key path: `("stages", 1, "timestep")` becomes `stages[1].timestep`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def split_path(path: str) -> Location:
+    """Splits a key path: `stages.1.duration` and `stages[1].duration` are the same."""
+    parts = path.replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Returns `; did you mean ...?` for a near miss, otherwise the list of what is known."""
+    close = difflib.get_close_matches(word, known, n=1) or [
+        name for name in known if name.lower() == word.lower()
+    ]
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def describe_type(value: object) -> str:
+    """Names the YAML type of a value without printing its content."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {str(value)[:40]}"
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def nested_model(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
+    """Returns the settings model that stands at a key path below `model`, if one does."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = (
+            next((f for name, f in current.model_fields.items() if (f.alias or name) == part), None)
+            if current is not None
+            else None
+        )
+        current = next(_models_in(field.annotation), None) if field is not None else None
+    return current
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Returns the YAML keys of a settings model."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: is a folder; name a YAML file in it") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r}: not a file name: {error}") from error
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"{path}: {len(data)} bytes is too long for a settings file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text"
+        ) from error
+
+
+def _refuse_tags(text: str) -> None:
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        if isinstance(token, yaml.TagToken):
+            tag = "".join(part or "" for part in token.value)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the tag {tag!r} is not allowed; remove it", token.start_mark
+            )
+
+
+def _place(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    parts = [part for part in (error.context, error.problem) if part]
+    return " ".join(", ".join(parts).split()) or "not YAML"
+
+
+def _refuse_odd_shapes(
+    value: object, source: str, location: Location, open_: tuple[int, ...], seen: set[int]
+) -> None:
+    """Refuses keys that are not text, containers that hold themselves and extreme depth."""
+    if not isinstance(value, dict | list):
+        return
+    path = format_location(location)
+    if id(value) in open_:
+        raise ConfigError(f"{source}: {path}: refers to itself through an alias; write it out")
+    if len(open_) >= _MAX_DEPTH:
+        raise ConfigError(f"{source}: {path}: nested deeper than {_MAX_DEPTH} levels; flatten it")
+    if id(value) in seen:
+        return
+    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    for key, item in items:
+        if isinstance(value, dict) and not isinstance(key, str):
+            where = f"{path}: " if path else ""
+            raise ConfigError(
+                f"{source}: {where}a key is {describe_type(key)}, expected text; put it in quotes"
+            )
+        _refuse_odd_shapes(item, source, (*location, key), (*open_, id(value)), seen)
+    seen.add(id(value))
+
+
+def _problems(
+    details: ErrorDetails, model: type[BaseModel], document: Document
+) -> Iterator[tuple[Location, str]]:
+    location = details["loc"]
+    if details["type"] == "problems":
+        for key, message in details["ctx"]["found"]:
+            inner: Location = (*location, *split_path(key)) if key else location
+            yield _origin(inner, document), message
+        return
+    yield _origin(location, document), _message(details, location, model)
+
+
+def _origin(location: Location, document: Document) -> Location:
+    """Points a problem of an inherited stage setting at the `defaults` block it came from."""
+    defaults, stages = document.get("defaults"), document.get("stages")
+    if len(location) < 3 or location[0] != "stages" or not isinstance(location[1], int):
+        return location
+    if not isinstance(defaults, Mapping) or not isinstance(stages, list):
+        return location
+    stage, key = stages[location[1]], location[2]
+    inherited = isinstance(stage, Mapping) and key not in stage and key in defaults
+    return ("defaults", *location[2:]) if inherited else location
+
+
+def _message(details: ErrorDetails, location: Location, model: type[BaseModel]) -> str:
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    if kind == "missing":
+        return "is required but missing; add it"
+    if kind == "extra_forbidden":
+        parent = nested_model(model, location[:-1])
+        known = keys_of(parent) if parent is not None else []
+        return f"unknown key{did_you_mean(str(location[-1]), known)}"
+    if kind == "value_error":
+        return str(context["error"])
+    expected = {
+        "string_type": "expected text; put it in quotes",
+        "int_type": "expected a whole number",
+        "int_from_float": "expected a whole number",
+        "float_type": "expected a number",
+        "bool_type": "expected true or false",
+        "list_type": "expected a list (lines that begin with `- `)",
+        "model_type": "expected `key: value` lines",
+        "dict_type": "expected `key: value` lines",
+    }.get(kind)
+    if expected is not None:
+        return f"is {describe_type(value)}, {expected}"
+    if kind == "literal_error":
+        options = [
+            option.strip("' ") for option in context["expected"].replace(" or ", ",").split(",")
+        ]
+        if isinstance(value, str):
+            return f"{value[:40]!r} is not known{did_you_mean(value, options)}"
+        return f"is {describe_type(value)}, expected one of {', '.join(options)}"
+    text = details["msg"][:1].lower() + details["msg"][1:]
+    return f"{text} (it is {describe_type(value)})"

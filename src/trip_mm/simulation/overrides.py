@@ -1,0 +1,86 @@
+"""Changes to a settings document from the command line: `stages.1.duration=2 ps`."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from trip_mm.errors import ConfigError
+from trip_mm.simulation.config_io import (
+    Document,
+    Location,
+    describe_type,
+    format_location,
+    keys_of,
+    nested_model,
+    parse_yaml,
+    split_path,
+)
+
+
+def apply_overrides(
+    document: Document, overrides: Sequence[str], model: type[BaseModel], source: str
+) -> Document:
+    """Returns a copy of a settings document with single values replaced.
+
+    Args:
+        document: what the file holds; not changed.
+        overrides: `path=value`; parts of a path are keys, list indices or, in a list, the `name`
+            of an entry (`stages.production.duration=2 ps`). The value is read as YAML.
+        model: settings model of the document; a key that it has need not be in the file.
+        source: path of the file, for messages.
+
+    Raises:
+        ConfigError: no `=`, an unreadable value, or a path that leads nowhere; the message lists
+            what there is.
+    """
+    changed = copy.deepcopy(document)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(f"--set {override!r}: write key.path=value, e.g. seed=2")
+        value = parse_yaml(f"value: {text.strip()}", f"--set {override!r}")["value"]
+        _assign(changed, split_path(path.strip()), value, model, f"{source}: --set {path.strip()}")
+    return changed
+
+
+def _assign(
+    document: Document, path: Location, value: Any, model: type[BaseModel], where: str
+) -> None:
+    current: Any = document
+    for depth, part in enumerate(path[:-1]):
+        key = _existing_key(current, part, path[:depth], model, where)
+        child = current[key] if isinstance(current, list) else current.get(key)
+        if path[depth] == "potential" or (child is None and isinstance(current, dict)):
+            current[key] = child = {}
+        current = child
+    current[_existing_key(current, path[-1], path[:-1], model, where)] = value
+
+
+def _existing_key(
+    container: Any, part: int | str, path: Location, model: type[BaseModel], where: str
+) -> Any:
+    """Returns the index or key of `part` in a container, or says what the container has."""
+    at = format_location(path) or "the file"
+    if isinstance(container, list):
+        names = [
+            entry.get("name", entry.get("kind")) if isinstance(entry, dict) else None
+            for entry in container
+        ]
+        if isinstance(part, int) and part < len(container):
+            return part
+        if names.count(part) == 1:
+            return names.index(part)
+        known = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
+        what = "several entries" if part in names else "no entry"
+        raise ConfigError(f"{where}: {at} has {what} {part}; there are: {known}")
+    if not isinstance(container, dict):
+        raise ConfigError(f"{where}: {at} is {describe_type(container)} and has no key {part!r}")
+    nested = nested_model(model, path)
+    known_keys = list(dict.fromkeys([*container, *(keys_of(nested) if nested else [])]))
+    if path and path[-1] == "potential":
+        return part
+    if part not in known_keys:
+        raise ConfigError(f"{where}: {at} has no key {part!r}; there are: {', '.join(known_keys)}")
+    return part

@@ -1,0 +1,110 @@
+"""A stage as plain numbers, and the rules for timesteps and exact step counts."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from trip_mm.simulation.system_config import PotentialConfig
+
+_STEP_TOLERANCE = 1e-6
+"""Largest distance of duration / timestep from a whole number that is rounding, not intent."""
+
+DEFAULT_TRAJECTORY_STEPS = 1000
+DEFAULT_LOG_STEPS = 100
+DEFAULT_CHECKPOINT_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class ResolvedStage:
+    """One stage for one kind of potential; what a kind does not have is 0 or None.
+
+    Attributes:
+        name: of the stage, unique in its protocol.
+        kind: `minimize`, `nvt`, `npt` or `nve`.
+        potential: energy function of this stage if not that of the run.
+        constraints: `h-bonds` (bonds to hydrogen and water rigid) or `none`.
+        n_steps: number of steps; 0 in a minimization.
+        timestep_fs: 0 in a minimization.
+        temperature_start_k: at the first step; in `nve` that of new velocities, None to keep the
+            velocities there are; None in a minimization.
+        temperature_end_k: at the last step (linear in between).
+        friction_per_ps: 0 in `nve` and in a minimization.
+        pressure_bar: None unless `npt`.
+        barostat_interval: steps between barostat trials; 0 unless `npt`.
+        hydrogen_mass_u: None keeps the real masses.
+        trajectory_interval_steps, log_interval_steps, checkpoint_interval_steps: steps between
+            two outputs, at most `n_steps`; 0 in a minimization.
+        tolerance_kj_per_mol_nm, max_iterations: of a minimization; 0 elsewhere. A minimization
+            with `max_iterations` 0 runs until it has converged.
+    """
+
+    name: str
+    kind: str
+    potential: PotentialConfig | None
+    constraints: str
+    n_steps: int = 0
+    timestep_fs: float = 0.0
+    temperature_start_k: float | None = None
+    temperature_end_k: float | None = None
+    friction_per_ps: float = 0.0
+    pressure_bar: float | None = None
+    barostat_interval: int = 0
+    hydrogen_mass_u: float | None = None
+    trajectory_interval_steps: int = 0
+    log_interval_steps: int = 0
+    checkpoint_interval_steps: int = 0
+    tolerance_kj_per_mol_nm: float = 0.0
+    max_iterations: int = 0
+
+    @property
+    def duration_ps(self) -> float:
+        """Simulated time in ps."""
+        return self.n_steps * self.timestep_fs / 1000.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the stage as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["potential"] = str(self.potential) if self.potential is not None else None
+        return values
+
+
+def count_steps(duration_ps: float, timestep_fs: float) -> int | None:
+    """Returns the number of timesteps in a duration, None if it is not a whole number above 0."""
+    ratio = duration_ps * 1000.0 / timestep_fs
+    n_steps = round(ratio)
+    return n_steps if n_steps > 0 and abs(ratio - n_steps) <= _STEP_TOLERANCE else None
+
+
+def step_problem(duration_ps: float, timestep_fs: float) -> str | None:
+    """Says why a duration is not a whole number of timesteps, None if it is one."""
+    if count_steps(duration_ps, timestep_fs) is not None:
+        return None
+    below = int(duration_ps * 1000.0 / timestep_fs)
+    fitting = [f"{n * timestep_fs / 1000.0:.12g} ps" for n in (below, below + 1) if n > 0]
+    return (
+        f"{duration_ps:.12g} ps is no whole number of {timestep_fs:g} fs steps; "
+        f"use {' or '.join(fitting)}"
+    )
+
+
+def timestep_problem(
+    timestep_fs: float, hydrogen_mass_u: float | None, classical: bool
+) -> str | None:
+    """Says why a timestep is too long for the fastest motion, None if it is not.
+
+    Flexible bonds to hydrogen (machine-learned potentials) allow 1 fs, with hydrogens of at least
+    2 u 2 fs. With those bonds and water rigid (classical) it is 2 fs, with at least 3 u 4 fs.
+    """
+    mass = hydrogen_mass_u or 1.0
+    if classical:
+        longest, advice = (
+            (4.0, "") if mass >= 3.0 else (2.0, ", or set hydrogen_mass: 3 u for 4 fs")
+        )
+        bonds = "rigid bonds to hydrogen"
+    else:
+        longest, advice = (
+            (2.0, "") if mass >= 2.0 else (1.0, ", or set hydrogen_mass: 2 u for 2 fs")
+        )
+        bonds = "unconstrained C-H bonds"
+    if timestep_fs <= longest:
+        return None
+    return f"{timestep_fs:g} fs is too long for {bonds}; use at most {longest:g} fs{advice}"
