@@ -1,0 +1,75 @@
+"""The one evaluator behind every OpenMM force: positions in nm to the energy in kJ/mol.
+
+The only place of the force backends where units change. Energies are float64 throughout; the
+network runs in the dtype of its potential, and positions reach it in float64.
+"""
+
+import torch
+from torch import Tensor
+
+from trip_mm.potential import TripPotential
+from trip_mm.units import EV_TO_KJ_PER_MOL, NM_TO_ANGSTROM
+
+
+class OpenMMEvaluator(torch.nn.Module):
+    """Energy of an OpenMM system, or of some of its particles, under a potential; scriptable.
+
+    Attributes:
+        potential: the potential, its parameters frozen.
+        atomic_numbers: atomic numbers of the particles seen by the potential, int64 [n_atoms].
+        ml_atoms: indices of these particles, int64 [n_atoms]; empty if they are all particles.
+    """
+
+    atomic_numbers: Tensor
+    ml_atoms: Tensor
+
+    def __init__(
+        self, potential: TripPotential, atomic_numbers: Tensor, ml_atoms: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.potential = potential
+        self.selects = ml_atoms is not None
+        self.nm_to_angstrom = NM_TO_ANGSTROM
+        self.ev_to_kj_per_mol = EV_TO_KJ_PER_MOL
+        none = torch.zeros(0, dtype=torch.int64)
+        self.register_buffer("atomic_numbers", atomic_numbers.to(torch.int64))
+        self.register_buffer("ml_atoms", none if ml_atoms is None else ml_atoms.to(torch.int64))
+
+    def forward(self, positions: Tensor, box_vectors: Tensor | None = None) -> Tensor:
+        """Potential energy of one configuration.
+
+        Args:
+            positions: nm, [n_particles, 3], any floating dtype.
+            box_vectors: rows are the periodic box vectors, nm, [3, 3]; None for open boundaries.
+
+        Returns:
+            Energy, kJ/mol, float64 scalar, differentiable with respect to the positions.
+        """
+        if self.selects:
+            positions = positions.index_select(0, self.ml_atoms)
+        cell: Tensor | None = None
+        if box_vectors is not None:
+            cell = box_vectors.to(torch.float64) * self.nm_to_angstrom
+        positions = positions.to(torch.float64) * self.nm_to_angstrom
+        energy = self.potential(positions, self.atomic_numbers, cell)
+        return energy * self.ev_to_kj_per_mol
+
+
+def energy_and_forces(
+    evaluator: torch.nn.Module, positions: Tensor, box_vectors: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Energy and forces of one configuration.
+
+    Args:
+        evaluator: an `OpenMMEvaluator`, eager or scripted.
+        positions: nm, [n_particles, 3].
+        box_vectors: nm, [3, 3]; None for open boundaries.
+
+    Returns:
+        Energy, kJ/mol, float64 scalar; forces, kJ/mol/nm, [n_particles, 3], dtype of positions.
+    """
+    with torch.enable_grad():
+        positions = positions.detach().clone().requires_grad_(True)
+        energy = evaluator(positions, box_vectors)
+        (gradient,) = torch.autograd.grad(energy, positions)
+    return energy.detach(), -gradient

@@ -1,0 +1,237 @@
+"""TrIP as an OpenMM force: TorchForce, PythonForce and PythonTorchForce behind one function."""
+
+import copy
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import openmm
+import torch
+from openmm import app
+
+from trip_mm.backends.atoms import AtomSelection, select_atoms
+from trip_mm.backends.evaluator import OpenMMEvaluator
+from trip_mm.backends.molecules import register_molecules
+from trip_mm.backends.plugin import import_openmmtorch
+from trip_mm.backends.python_callable import (
+    CheckpointReference,
+    TripComputation,
+    TripTensorComputation,
+    file_sha256,
+    save_for_reference,
+)
+from trip_mm.checkpoint import load_potential, registry
+from trip_mm.errors import BackendError, ConfigError
+from trip_mm.potential import TripPotential
+
+Backend = Literal["auto", "torch", "python", "pythontorch"]
+Precision = Literal["single", "double"]
+
+FORCE_NAME = "TrIP"
+
+_DTYPES: dict[str, torch.dtype] = {"single": torch.float32, "double": torch.float64}
+_logger = logging.getLogger("trip_mm")
+
+
+class _SquaredNorm(torch.nn.Module):
+    """Sum of squared coordinates: the smallest module that shows whether TorchForce works."""
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """Sum of the squares of positions [n_particles, 3]."""
+        return (positions * positions).sum()
+
+
+@functools.cache
+def _why_not_torch() -> str | None:
+    """Reason why TorchForce does not work here; None if it does."""
+    try:
+        openmmtorch = import_openmmtorch()
+    except BackendError as error:
+        return str(error)
+    system = openmm.System()
+    system.addParticle(1.0)
+    system.addForce(openmmtorch.TorchForce(torch.jit.script(_SquaredNorm())))
+    platform = openmm.Platform.getPlatformByName("Reference")
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+        context.setPositions([openmm.Vec3(1.0, 2.0, 3.0)])
+        context.getState(getEnergy=True)
+    except openmm.OpenMMException as error:
+        return f"TorchForce imports but does not run: {error}"
+    return None
+
+
+def _why_not_python() -> str | None:
+    """Reason why PythonForce does not work here; None if it does."""
+    if hasattr(openmm, "PythonForce"):
+        return None
+    return f"OpenMM {openmm.__version__} has no PythonForce; install openmm 8.4 or newer"
+
+
+def _why_not_pythontorch() -> str | None:
+    """Reason why PythonTorchForce does not work here; None if it does."""
+    try:
+        openmmtorch = import_openmmtorch()
+    except BackendError as error:
+        return str(error)
+    if hasattr(openmmtorch, "PythonTorchForce"):
+        return None
+    return (
+        "the installed openmmtorch has no PythonTorchForce (1.5 does not); install a later release "
+        "of openmmtorch, or use backend='torch'"
+    )
+
+
+_WHY_NOT = {
+    "torch": _why_not_torch,
+    "python": _why_not_python,
+    "pythontorch": _why_not_pythontorch,
+}
+
+
+def available_backends() -> dict[str, str | None]:
+    """Tells which force backends work here.
+
+    Returns:
+        None for a backend that works, else the reason why it does not, by name.
+    """
+    return {name: why_not() for name, why_not in _WHY_NOT.items()}
+
+
+def resolve_backend(backend: Backend) -> Literal["torch", "python", "pythontorch"]:
+    """Chooses the backend that `auto` stands for, and checks any other.
+
+    Raises:
+        BackendError: the backend does not work here.
+        ConfigError: there is no backend of that name.
+    """
+    if backend not in get_args(Backend):
+        raise ConfigError(
+            f"backend {backend!r} is unknown; choose one of {', '.join(get_args(Backend))}"
+        )
+    if backend == "auto":
+        reason = _why_not_torch()
+        if reason is None:
+            return "torch"
+        _logger.warning("using PythonForce, because TorchForce does not work here: %s", reason)
+        backend = "python"
+    reason = _WHY_NOT[backend]()
+    if reason is not None:
+        raise BackendError(f"backend {backend!r} does not work here: {reason}")
+    return backend
+
+
+def _as_potential(
+    potential: TripPotential | str | Path, precision: Precision | None
+) -> TripPotential:
+    """A frozen potential of our own on the CPU, in the precision asked for."""
+    if isinstance(potential, TripPotential):
+        potential = copy.deepcopy(potential).to("cpu")
+    else:
+        potential = load_potential(str(potential))
+    if precision is not None:
+        potential = potential.to(_DTYPES[precision])
+    potential.requires_grad_(False)
+    return potential.eval()
+
+
+def _checkpoint(
+    potential: TripPotential | str | Path, loaded: TripPotential
+) -> CheckpointReference:
+    """Names the file of a potential, which is saved first if it was given as an object."""
+    if isinstance(potential, TripPotential):
+        path = save_for_reference(potential)
+    elif str(potential) in registry():
+        path = Path(registry()[str(potential)].path)
+    else:
+        path = Path(potential)
+    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+    return CheckpointReference(str(path.resolve()), file_sha256(path), dtype)
+
+
+def _torch_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
+    """TorchForce: returns the energy only, so a barostat trial costs no gradient."""
+    indices = None if atoms.indices is None else torch.tensor(atoms.indices)
+    evaluator = OpenMMEvaluator(potential, torch.tensor(atoms.atomic_numbers), indices)
+    return import_openmmtorch().TorchForce(torch.jit.script(evaluator))
+
+
+def _python_force(checkpoint: CheckpointReference, atoms: AtomSelection) -> openmm.Force:
+    """PythonForce: OpenMM selects the particles, the callable loads the potential."""
+    force = openmm.PythonForce(TripComputation(checkpoint, atoms.atomic_numbers, atoms.periodic))
+    if atoms.indices is not None:
+        force.setParticles(atoms.indices)
+    return force
+
+
+def _pythontorch_force(checkpoint: CheckpointReference, atoms: AtomSelection) -> openmm.Force:
+    """PythonTorchForce: as PythonForce, with tensors on the device of the context."""
+    computation = TripTensorComputation(checkpoint, atoms.atomic_numbers, atoms.periodic)
+    force = import_openmmtorch().PythonTorchForce(computation)
+    if atoms.indices is not None:
+        force.setParticles(atoms.indices)
+    return force
+
+
+def add_trip_force(
+    system: openmm.System,
+    topology: app.Topology,
+    potential: TripPotential | str | Path,
+    *,
+    backend: Backend = "auto",
+    ml_atoms: Sequence[int] | None = None,
+    precision: Precision | None = None,
+    force_group: int = 0,
+) -> openmm.Force:
+    """Adds the energy of a TrIP potential to an OpenMM System.
+
+    The bonds of the topology that the System lacks are registered with zero strength
+    (`register_molecules`), so that a Monte Carlo barostat moves molecules whole. The box is read at
+    every call.
+
+    A Python force refers to a checkpoint file: that of the name or path given; a `TripPotential`
+    object is saved to `python_callable.cache_directory()` first.
+
+    Args:
+        system: the System to change; it holds the particles of the topology.
+        topology: names elements, bonds and whether the box is periodic.
+        potential: a potential, the name of a registered model, or the path of a checkpoint.
+        backend: "torch" (TorchForce), "python" (PythonForce), "pythontorch" (PythonTorchForce), or
+            "auto": TorchForce where it works, else PythonForce, which is logged with the reason.
+        ml_atoms: indices of the atoms the potential acts on; None for all.
+        precision: "single" or "double" for the network; None for the dtype of the potential.
+            Positions, edge vectors and the sum of the energies are in double in either.
+        force_group: force group of the new forces.
+
+    Returns:
+        The added force.
+
+    Raises:
+        BackendError: the backend does not work here.
+        CheckpointError: the potential cannot be loaded.
+        ConfigError: an argument does not mean anything.
+        UnsupportedSystemError: System and topology differ, or a particle is no atom.
+        UnsupportedElementError: an element that the potential does not know.
+        CellTooSmallError: the periodic box is too small for the cutoff.
+    """
+    if precision is not None and precision not in _DTYPES:
+        raise ConfigError(f"precision {precision!r} is unknown; choose single or double")
+    chosen = resolve_backend(backend)
+    loaded = _as_potential(potential, precision)
+    atoms = select_atoms(system, topology, ml_atoms, loaded.supported_elements, loaded.cutoff)
+    if chosen == "torch":
+        force = _torch_force(loaded, atoms)
+    elif chosen == "python":
+        force = _python_force(_checkpoint(potential, loaded), atoms)
+    else:
+        force = _pythontorch_force(_checkpoint(potential, loaded), atoms)
+    force.setName(FORCE_NAME)
+    force.setForceGroup(force_group)
+    force.setUsesPeriodicBoundaryConditions(atoms.periodic)
+    system.addForce(force)
+    bonds = register_molecules(system, topology)
+    if bonds is not None:
+        bonds.setForceGroup(force_group)
+    return force

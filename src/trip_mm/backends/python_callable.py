@@ -1,0 +1,182 @@
+"""What PythonForce and PythonTorchForce call: small objects that name a checkpoint.
+
+OpenMM pickles the callable of a Python force into the XML of a System. These hold the path of a
+checkpoint, its sha256 and a few options, never weights, and load the potential when they are first
+called.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import unit
+from torch import Tensor
+
+from trip_mm.backends.evaluator import OpenMMEvaluator, energy_and_forces
+from trip_mm.checkpoint import load_potential, registry, save_potential
+from trip_mm.errors import CheckpointError
+from trip_mm.potential import TripPotential
+
+
+@dataclass(frozen=True)
+class CheckpointReference:
+    """A checkpoint that another process can find: a path, and what its content must be.
+
+    Attributes:
+        path: the safetensors file.
+        sha256: hexadecimal digest of the file.
+        dtype: dtype that the network runs in, "float32" or "float64".
+    """
+
+    path: str
+    sha256: str
+    dtype: str
+
+    def load(self, device: torch.device) -> TripPotential:
+        """Loads the potential onto a device.
+
+        If there is no file at the path, as on another machine, a registered model with the same
+        sha256 takes its place.
+
+        Raises:
+            CheckpointError: there is no such file, or its sha256 differs.
+        """
+        potential = load_potential(self._existing_path(), device=str(device), dtype=self.dtype)
+        if potential.sha256 != self.sha256:
+            raise CheckpointError(
+                f"{self.path}: sha256 is {potential.sha256}, but the force was made with "
+                f"{self.sha256}; restore that file, or make the force again"
+            )
+        return potential
+
+    def _existing_path(self) -> str:
+        if Path(self.path).is_file():
+            return self.path
+        for card in registry().values():
+            if card.sha256 == self.sha256:
+                return str(card.path)
+        raise CheckpointError(
+            f"{self.path}: no such file, and no registered model has the sha256 {self.sha256}; "
+            "restore the checkpoint that the force was made with"
+        )
+
+
+def cache_directory() -> Path:
+    """Directory of the checkpoints that forces of unsaved potentials refer to.
+
+    `$TRIP_MM_CACHE/potentials`, or `trip-mm/potentials` in `$XDG_CACHE_HOME` or `~/.cache`.
+    """
+    own = os.environ.get("TRIP_MM_CACHE")
+    if own:
+        return Path(own).expanduser() / "potentials"
+    shared = os.environ.get("XDG_CACHE_HOME")
+    parent = Path(shared) if shared else Path.home() / ".cache"
+    return parent / "trip-mm" / "potentials"
+
+
+def _fingerprint(potential: TripPotential) -> str:
+    """Hexadecimal digest of the configuration and all tensors of a potential."""
+    digest = hashlib.sha256(repr(potential.config).encode())
+    for name, tensor in sorted(potential.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_for_reference(potential: TripPotential) -> Path:
+    """Saves a potential into `cache_directory()` under a name made from its content.
+
+    To have the checkpoint elsewhere, save it with `trip_mm.save_potential` and make the force from
+    that path.
+
+    Returns:
+        The path of the checkpoint; an earlier one of the same content is used again.
+    """
+    directory = cache_directory()
+    path = directory / f"{_fingerprint(potential)}.safetensors"
+    if not path.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.safetensors")
+        save_potential(potential, partial)
+        partial.replace(path)
+    return path
+
+
+class TripComputation:
+    """Callable of an `openmm.PythonForce`: a State to energy and forces.
+
+    It runs on the GPU if torch sees one (choose it with CUDA_VISIBLE_DEVICES), else on the CPU: a
+    PythonForce is not told which platform it serves, and OpenMM hands over positions in host memory
+    on every platform.
+    """
+
+    def __init__(
+        self, checkpoint: CheckpointReference, atomic_numbers: tuple[int, ...], periodic: bool
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.atomic_numbers = atomic_numbers
+        self.periodic = periodic
+        self._evaluator: OpenMMEvaluator | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the loaded potential."""
+        return self.__dict__ | {"_evaluator": None}
+
+    def evaluator(self, device: torch.device) -> OpenMMEvaluator:
+        """The evaluator on a device, loaded when it is first asked for."""
+        if self._evaluator is None or self._evaluator.atomic_numbers.device != device:
+            potential = self.checkpoint.load(device)
+            potential.requires_grad_(False)
+            atomic_numbers = torch.tensor(self.atomic_numbers)
+            self._evaluator = OpenMMEvaluator(potential, atomic_numbers).to(device)
+        return self._evaluator
+
+    def box_vectors(self, state: openmm.State, device: torch.device) -> Tensor | None:
+        """Box vectors of a State, nm, [3, 3]; None for open boundaries."""
+        if not self.periodic:
+            return None
+        vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+        return torch.as_tensor(vectors, device=device)
+
+    def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
+        """Energy, kJ/mol, and forces, kJ/mol/nm, [n_atoms, 3], of the positions of a State."""
+        device = torch.device("cuda", torch.cuda.current_device()) if _sees_gpu() else _CPU
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        energy, forces = energy_and_forces(
+            self.evaluator(device),
+            torch.as_tensor(positions, dtype=torch.float64, device=device),
+            self.box_vectors(state, device),
+        )
+        return energy.item(), forces.cpu().numpy()
+
+
+class TripTensorComputation(TripComputation):
+    """Callable of an `openmmtorch.PythonTorchForce`: positions arrive as a tensor on its device."""
+
+    def __call__(  # type: ignore[override]
+        self, state: openmm.State, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energy, kJ/mol, and forces, kJ/mol/nm, [n_atoms, 3], of positions in nm, as tensors."""
+        device = positions.device
+        box_vectors = self.box_vectors(state, device)
+        return energy_and_forces(self.evaluator(device), positions, box_vectors)
+
+
+_CPU = torch.device("cpu")
+
+
+def _sees_gpu() -> bool:
+    return bool(torch.cuda.is_available())
