@@ -1,0 +1,104 @@
+"""Circular statistics of backbone torsions per secondary-structure state."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trip_mm.analysis.states import StateSet
+
+
+def circular_mean(angles_deg: NDArray[np.float64]) -> float:
+    """Returns the direction in degrees, -180 to 180, of the mean unit vector of the angles.
+
+    NaN for no angles, and where the mean vector vanishes (opposite angles have no mean direction).
+    """
+    mean = _mean_vector(angles_deg)
+    if math.isnan(abs(mean)) or abs(mean) < 1e-12:
+        return math.nan
+    return math.degrees(math.atan2(mean.imag, mean.real))
+
+
+def circular_standard_deviation(angles_deg: NDArray[np.float64]) -> float:
+    """Returns sqrt(-2 ln R) in degrees, R the length of the mean unit vector.
+
+    For a narrow distribution it equals the ordinary standard deviation. NaN for no angles, infinite
+    for angles that cancel out.
+    """
+    length = abs(_mean_vector(angles_deg))
+    if math.isnan(length):
+        return math.nan
+    if length < 1e-12:
+        return math.inf
+    return math.degrees(math.sqrt(-2.0 * math.log(min(length, 1.0))))
+
+
+def _mean_vector(angles_deg: NDArray[np.float64]) -> complex:
+    angles = np.radians(np.ravel(angles_deg))
+    if angles.size == 0:
+        return complex(math.nan, math.nan)
+    return complex(np.cos(angles).mean(), np.sin(angles).mean())
+
+
+@dataclass(frozen=True)
+class StateStatistics:
+    """One row of the table: how often a state occurs and where its points lie.
+
+    `population` is the share of all points (0 to 1); means and spreads are in degrees and NaN for a
+    state that never occurs.
+    """
+
+    state: str
+    n_points: int
+    population: float
+    phi_mean_deg: float
+    psi_mean_deg: float
+    phi_spread_deg: float
+    psi_spread_deg: float
+
+
+@dataclass(frozen=True)
+class TorsionStatistics:
+    """Every state of a set for one residue, or for all residues pooled.
+
+    `unassigned` is the share of points in no state, `overlapping` of those in more than one (only
+    the thesis's printed table overlaps; its populations may then add up to more than 1).
+    """
+
+    n_points: int
+    states: tuple[StateStatistics, ...]
+    unassigned: float
+    overlapping: float
+
+
+def torsion_statistics(
+    phi_deg: NDArray[np.float64], psi_deg: NDArray[np.float64], states: StateSet
+) -> TorsionStatistics:
+    """Returns populations, circular means and circular standard deviations of each state.
+
+    Args:
+        phi_deg: `[n_frames]` or `[n_frames, n_residues]`, degrees; all points are pooled.
+        psi_deg: same shape, degrees.
+        states: the rectangles to sort the points into.
+    """
+    phi, psi = np.ravel(phi_deg), np.ravel(psi_deg)
+    membership = states.membership(phi, psi)  # [n_states, n_points]
+    counts = membership.sum(axis=0)  # [n_points]
+    rows = tuple(
+        StateStatistics(
+            state=state.name,
+            n_points=int(inside.sum()),
+            population=_share(inside),
+            phi_mean_deg=circular_mean(phi[inside]),
+            psi_mean_deg=circular_mean(psi[inside]),
+            phi_spread_deg=circular_standard_deviation(phi[inside]),
+            psi_spread_deg=circular_standard_deviation(psi[inside]),
+        )
+        for state, inside in zip(states.states, membership, strict=True)
+    )
+    return TorsionStatistics(phi.size, rows, _share(counts == 0), _share(counts > 1))
+
+
+def _share(inside: NDArray[np.bool_]) -> float:
+    return float(inside.mean()) if inside.size else math.nan
