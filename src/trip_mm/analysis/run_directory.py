@@ -1,0 +1,59 @@
+"""Where a run directory keeps what analysis reads.
+
+Layout: `topology.pdb` beside numbered stage directories (`01-minimize`, `04-production`), each with
+the `trajectory.xtc` it wrote.
+"""
+
+import re
+from pathlib import Path
+
+from trip_mm.errors import RunDirectoryError
+
+TOPOLOGY_NAME = "topology.pdb"
+TRAJECTORY_NAME = "trajectory.xtc"
+_STAGE_NAME = re.compile(r"(\d+)-.+")
+
+
+def topology_file(run_dir: Path) -> Path:
+    """Returns the path of the structure file of a run.
+
+    Raises:
+        RunDirectoryError: the directory does not exist or holds none.
+    """
+    if not run_dir.is_dir():
+        raise RunDirectoryError(f"{run_dir}: no such directory; give the directory of a run")
+    path = run_dir / TOPOLOGY_NAME
+    if not path.is_file():
+        raise RunDirectoryError(
+            f"{run_dir}: no {TOPOLOGY_NAME} in it; is this a directory that trip-mm run made? "
+            "Other files can be analysed with --topology and --trajectory"
+        )
+    return path
+
+
+def stage_directories(run_dir: Path) -> list[Path]:
+    """Returns the stage directories of a run in the order of their numbers."""
+    stages = [
+        (int(match.group(1)), path)
+        for path in run_dir.iterdir()
+        if path.is_dir() and (match := _STAGE_NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(stages)]
+
+
+def production_trajectory(run_dir: Path) -> Path:
+    """Returns the trajectory of the last stage that wrote one.
+
+    Raises:
+        RunDirectoryError: no stage has written a frame.
+    """
+    stages = stage_directories(run_dir)
+    for stage in reversed(stages):
+        path = stage / TRAJECTORY_NAME
+        if path.is_file() and path.stat().st_size > 0:
+            return path
+    found = ", ".join(stage.name for stage in stages) or "none"
+    raise RunDirectoryError(
+        f"{run_dir}: no stage has written a frame to {TRAJECTORY_NAME} (stages: {found}); "
+        f"continue the run with `trip-mm resume {run_dir}`"
+    )

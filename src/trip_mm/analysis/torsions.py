@@ -1,0 +1,204 @@
+"""Backbone torsions phi and psi of every residue of a trajectory.
+
+phi of residue i is the torsion C(i-1)-N(i)-CA(i)-C(i), psi is N(i)-CA(i)-C(i)-N(i+1), both by the
+IUPAC sign convention, in degrees. A residue counts when it has both: in zwitterionic trialanine
+only the middle one does.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import MDAnalysis
+import numpy as np
+from MDAnalysis.lib.distances import calc_dihedrals, capped_distance
+from numpy.typing import NDArray
+
+from trip_mm.analysis.states import StateSet
+from trip_mm.analysis.statistics import TorsionStatistics, torsion_statistics
+from trip_mm.errors import DataError
+
+PEPTIDE_BOND_MAX = 2.0
+"""C-N distances below this, in A, are peptide bonds (1.33 A in a relaxed one)."""
+
+
+class NoBackboneTorsionsError(DataError):
+    """No residue of the structure has both phi and psi: there is nothing to analyse."""
+
+
+@dataclass(frozen=True)
+class RamachandranResult:
+    """phi and psi of every residue that has both, frame by frame.
+
+    Attributes:
+        residues: residue names with numbers such as `ALA2`, `[n_residues]`; the chain is put before
+            them (`A:ALA2`) only where two residues would share a name.
+        times_ps: `[n_frames]`, time of each frame in ps, as the trajectory has it.
+        phi_deg: `[n_frames, n_residues]`, degrees, -180 to 180.
+        psi_deg: `[n_frames, n_residues]`, degrees, -180 to 180.
+        topology: the structure file that named the atoms.
+        trajectory: the trajectory file.
+    """
+
+    residues: tuple[str, ...]
+    times_ps: NDArray[np.float64]
+    phi_deg: NDArray[np.float64]
+    psi_deg: NDArray[np.float64]
+    topology: Path
+    trajectory: Path
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames read."""
+        return len(self.times_ps)
+
+    def pooled_statistics(self, states: StateSet) -> TorsionStatistics:
+        """Returns the statistics of all residues together."""
+        return torsion_statistics(self.phi_deg, self.psi_deg, states)
+
+    def residue_statistics(self, states: StateSet) -> dict[str, TorsionStatistics]:
+        """Returns the statistics of each residue by its name."""
+        return {
+            name: torsion_statistics(self.phi_deg[:, index], self.psi_deg[:, index], states)
+            for index, name in enumerate(self.residues)
+        }
+
+
+def ramachandran(topology_path: str | Path, trajectory_path: str | Path) -> RamachandranResult:
+    """Computes phi and psi of every residue that has both, in every frame.
+
+    Molecules may be wrapped into the periodic cell atom by atom, orthorhombic or triclinic: bond
+    vectors follow the minimum image.
+
+    Args:
+        topology_path: structure file that MDAnalysis reads (PDB, GRO, ...).
+        trajectory_path: trajectory that MDAnalysis reads (XTC, DCD, ...). A last frame that was cut
+            off while being written is left out.
+
+    Raises:
+        DataError: a file is missing, unreadable or empty, or the two do not have the same atoms.
+        NoBackboneTorsionsError: no residue has both torsions.
+    """
+    topology, trajectory = Path(topology_path), Path(trajectory_path)
+    universe = _open(topology, trajectory)
+    residues, phi_atoms, psi_atoms = _backbone_torsions(universe, topology)
+    times: list[float] = []
+    phi: list[NDArray[np.float64]] = []
+    psi: list[NDArray[np.float64]] = []
+    for frame in universe.trajectory:
+        box = _box(frame.dimensions)
+        times.append(float(frame.time))
+        phi.append(_torsions(frame.positions, phi_atoms, box))
+        psi.append(_torsions(frame.positions, psi_atoms, box))
+    if len(times) < universe.trajectory.n_frames - 1:
+        raise DataError(
+            f"{trajectory}: frame {len(times) + 1} of {universe.trajectory.n_frames} cannot be "
+            "read; the file is damaged in the middle"
+        )
+    return RamachandranResult(
+        residues, np.asarray(times), np.stack(phi), np.stack(psi), topology, trajectory
+    )
+
+
+def _open(topology: Path, trajectory: Path) -> MDAnalysis.Universe:
+    for path in (topology, trajectory):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty; the run wrote no frame yet")
+    with warnings.catch_warnings():
+        # MDAnalysis warns about every column that a PDB file leaves out.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            n_atoms = len(MDAnalysis.Universe(str(topology)).atoms)
+        except (OSError, ValueError, IndexError, KeyError, EOFError) as error:
+            raise DataError(
+                f"{topology}: not a structure file that MDAnalysis reads: {error}"
+            ) from error
+        if n_atoms == 0:
+            raise DataError(f"{topology}: the file holds no atoms")
+        try:
+            universe = MDAnalysis.Universe(str(topology), str(trajectory))
+        except (OSError, ValueError, IndexError, KeyError, EOFError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{trajectory}: cannot be read with the {n_atoms} atoms of {topology}: {reason}"
+            ) from error
+    if universe.trajectory.n_frames == 0:
+        raise DataError(f"{trajectory}: the trajectory has no frames")
+    return universe
+
+
+def _box(dimensions: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Returns the cell (a, b, c in A, three angles in degrees), or None for an open system."""
+    if dimensions is None or not np.all(dimensions[:3] > 0):
+        return None
+    return dimensions
+
+
+def _torsions(
+    positions: NDArray[np.float32], quadruples: NDArray[np.int64], box: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """Returns the torsions in degrees, `[n_torsions]`, of atom quadruples `[n_torsions, 4]`."""
+    first, second, third, fourth = (positions[quadruples[:, column]] for column in range(4))
+    radians: NDArray[np.float64] = calc_dihedrals(first, second, third, fourth, box=box)
+    return np.degrees(radians)
+
+
+def _backbone_torsions(
+    universe: MDAnalysis.Universe, topology: Path
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+    """Finds the residues with both torsions and the atoms of each, `[n_residues, 4]` twice.
+
+    Neighbours in the chain are found by their C-N bond in the first frame, not by numbering:
+    insertion codes, chain breaks, caps and cyclic peptides come out right.
+    """
+    atoms = universe.atoms
+    carbons = atoms[atoms.names == "C"]
+    nitrogens = atoms[atoms.names == "N"]
+    pairs = np.empty((0, 2), dtype=np.int64)
+    if len(carbons) and len(nitrogens):
+        pairs = capped_distance(
+            carbons.positions,
+            nitrogens.positions,
+            max_cutoff=PEPTIDE_BOND_MAX,
+            box=_box(universe.trajectory.ts.dimensions),
+            return_distances=False,
+        )
+    previous_carbon: dict[int, int] = {}
+    next_nitrogen: dict[int, int] = {}
+    for carbon_index, nitrogen_index in pairs:
+        carbon, nitrogen = carbons[carbon_index], nitrogens[nitrogen_index]
+        if carbon.resindex != nitrogen.resindex:
+            previous_carbon[nitrogen.index] = carbon.index
+            next_nitrogen[carbon.index] = nitrogen.index
+    residues, phi_atoms, psi_atoms = [], [], []
+    for alpha in atoms[atoms.names == "CA"]:
+        members = {atom.name: atom.index for atom in alpha.residue.atoms}
+        nitrogen, carbon = members.get("N"), members.get("C")
+        if nitrogen in previous_carbon and carbon in next_nitrogen:
+            residues.append(alpha.residue)
+            phi_atoms.append((previous_carbon[nitrogen], nitrogen, alpha.index, carbon))
+            psi_atoms.append((nitrogen, alpha.index, carbon, next_nitrogen[carbon]))
+    if not residues:
+        raise NoBackboneTorsionsError(
+            f"{topology}: no residue has both phi and psi; a residue needs atoms named N, CA and C "
+            "between two peptide bonds (zwitterionic dialanine, water and ligands have none)"
+        )
+    return _residue_names(residues), np.asarray(phi_atoms), np.asarray(psi_atoms)
+
+
+def _residue_names(residues: list[MDAnalysis.core.groups.Residue]) -> tuple[str, ...]:
+    short = [f"{residue.resname}{residue.resid}{_insertion_code(residue)}" for residue in residues]
+    if len(set(short)) == len(short):
+        return tuple(short)
+    long = [
+        f"{residue.segid or 'chain'}:{name}" for residue, name in zip(residues, short, strict=True)
+    ]
+    if len(set(long)) == len(long):
+        return tuple(long)
+    return tuple(f"{name}#{residue.resindex}" for residue, name in zip(residues, long, strict=True))
+
+
+def _insertion_code(residue: MDAnalysis.core.groups.Residue) -> str:
+    return str(getattr(residue, "icode", "")).strip()
