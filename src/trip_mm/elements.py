@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from trip_mm.errors import UnsupportedElementError
 
+MAX_ATOMIC_NUMBER = 100
+"""Largest atomic number that the tables hold."""
+
 # fmt: off
 SYMBOLS: tuple[str, ...] = (
     "X", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S",

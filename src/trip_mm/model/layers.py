@@ -1,0 +1,344 @@
+"""Equivariant layers: convolution, linear maps per degree, attention, norm.
+
+Features are packed `[n_atoms, n_channels, (l_max + 1)**2]`, see `so3`. Messages flow from sender
+to receiver.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from trip_mm.model.radial import RadialTrunk
+from trip_mm.model.so3 import n_paths
+
+
+class Convolution(nn.Module):
+    """Weight kernel times sender features on every edge (TrIP thesis Eq. 4 to 6, 18).
+
+    The radial weights are kept per output degree, `[C_out, C_in, n_paths]` with the paths in
+    order of l_in, then J.
+    """
+
+    def __init__(
+        self,
+        l_in_max: int,
+        n_channels_in: int,
+        n_channels_out: list[int],
+        n_edge_features: int,
+        n_hidden: int,
+        n_radial_networks: int,
+    ) -> None:
+        """Sets up the radial networks.
+
+        Args:
+            l_in_max: largest input degree.
+            n_channels_in: channels of every input degree.
+            n_channels_out: channels of each output degree.
+            n_edge_features: invariant channels of an edge.
+            n_hidden: width of the radial networks.
+            n_radial_networks: 1, or one for each output degree.
+        """
+        super().__init__()
+        l_out_max = len(n_channels_out) - 1
+        self.l_in_max = l_in_max
+        self.n_channels_in = n_channels_in
+        self.n_channels_out = n_channels_out
+        self.paths = [[n_paths(lo, li) for li in range(l_in_max + 1)] for lo in range(l_out_max + 1)]
+        self.starts: list[list[int]] = [
+            [
+                sum(n_paths(lower, li) * (2 * lower + 1) for lower in range(lo))
+                for li in range(l_in_max + 1)
+            ]
+            for lo in range(l_out_max + 1)
+        ]
+        self.trunks = nn.ModuleList(
+            RadialTrunk(n_edge_features, n_hidden) for _ in range(n_radial_networks)
+        )
+        self.weights = nn.ModuleList(
+            nn.Linear(n_hidden, n_out * n_channels_in * sum(self.paths[lo]), bias=False)
+            for lo, n_out in enumerate(n_channels_out)
+        )
+
+    def forward(
+        self, edge_features: Tensor, sender_features: Tensor, basis: list[Tensor]
+    ) -> list[Tensor]:
+        """Computes the messages.
+
+        Args:
+            edge_features: `[n_edges, n_edge_features]`.
+            sender_features: `[n_edges, C_in, (l_in_max + 1)**2]`.
+            basis: of `KernelBasis`, per input degree `[n_edges, 2 l_in + 1, width]`.
+
+        Returns:
+            per output degree `[n_edges, C_out, 2 l_out + 1]`.
+        """
+        n_edges, n_in = edge_features.shape[0], self.n_channels_in
+        hidden: list[Tensor] = []
+        for trunk in self.trunks:
+            hidden.append(trunk(edge_features))
+        coupled: list[Tensor] = []
+        for l_in in range(self.l_in_max + 1):
+            degree = sender_features[:, :, l_in * l_in : (l_in + 1) * (l_in + 1)]
+            coupled.append(torch.bmm(degree, basis[l_in]))  # [n_edges, C_in, width]
+        messages: list[Tensor] = []
+        for l_out, weight in enumerate(self.weights):
+            size = 2 * l_out + 1
+            pieces: list[Tensor] = []
+            for l_in in range(self.l_in_max + 1):
+                n, start = self.paths[l_out][l_in], self.starts[l_out][l_in]
+                piece = coupled[l_in][:, :, start : start + n * size]
+                pieces.append(piece.reshape(n_edges, n_in, n, size))
+            n_sum = n_in * sum(self.paths[l_out])
+            terms = torch.cat(pieces, dim=2).reshape(n_edges, n_sum, size)
+            radial = weight(hidden[l_out if len(hidden) > 1 else 0])
+            radial = radial.reshape(n_edges, self.n_channels_out[l_out], n_sum)
+            messages.append(torch.bmm(radial, terms))  # [n_edges, C_out, 2 l_out + 1]
+        return messages
+
+
+class DegreeLinear(nn.Module):
+    """One linear map of the channels per degree, without bias."""
+
+    def __init__(self, n_channels_in: list[int], n_channels_out: int) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(
+            nn.Linear(n_in, n_channels_out, bias=False) for n_in in n_channels_in
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps per degree `[n_atoms, C_in, 2 l + 1]` to packed `[n_atoms, C_out, ...]`."""
+        mapped: list[Tensor] = []
+        for degree, linear in enumerate(self.maps):
+            mapped.append(linear(features[degree].transpose(1, 2)).transpose(1, 2))
+        return torch.cat(mapped, dim=2)
+
+
+def split_degrees(features: Tensor) -> list[Tensor]:
+    """Splits packed features `[n, C, (l_max + 1)**2]` into one tensor per degree."""
+    degrees: list[Tensor] = []
+    l = 0
+    while l * l < features.shape[2]:
+        degrees.append(features[:, :, l * l : (l + 1) * (l + 1)])
+        l += 1
+    return degrees
+
+
+def receiver_maximum(logits: Tensor, receivers: Tensor, n_atoms: int) -> Tensor:
+    """Largest logit among the edges that arrive at each atom, per head, `[n_atoms, n_heads]`.
+
+    Atoms without neighbours get -inf. No gradient.
+    """
+    start = torch.full((n_atoms, logits.shape[1]), -math.inf, dtype=logits.dtype).to(logits.device)
+    index = receivers.unsqueeze(1).expand(-1, logits.shape[1])
+    return start.scatter_reduce(0, index, logits.detach(), "amax")
+
+
+class EnvelopeSoftmax(nn.Module):
+    """Attention weights phi exp(l) / sum phi exp(l) over the incoming edges (thesis Eq. 19).
+
+    Evaluated as the softmax of l + log phi: its sum is at least 1 wherever there is an edge, so
+    nothing needs a floor, and the weight of a lone neighbour stays exactly 1 up to the cutoff.
+    """
+
+    def forward(
+        self, logits: Tensor, receivers: Tensor, n_atoms: int, envelope: Tensor, log_envelope: Tensor
+    ) -> Tensor:
+        """Returns the weights `[n_edges, n_heads]` of logits of the same shape."""
+        shifted = logits + log_envelope.unsqueeze(1)
+        maximum = receiver_maximum(shifted, receivers, n_atoms)
+        weights = torch.exp(shifted - maximum.index_select(0, receivers))
+        total = torch.zeros_like(maximum).index_add(0, receivers, weights)
+        return weights / total.index_select(0, receivers)
+
+
+class PublishedAttention(nn.Module):
+    """Attention weights phi exp(l - M) of the published program: not normalised.
+
+    M is the largest logit at the receiver, differentiated through the edge that attains it.
+    """
+
+    def forward(
+        self, logits: Tensor, receivers: Tensor, n_atoms: int, envelope: Tensor, log_envelope: Tensor
+    ) -> Tensor:
+        """Returns the weights `[n_edges, n_heads]` of logits of the same shape."""
+        n_edges, n_heads = logits.shape
+        maximum = receiver_maximum(logits, receivers, n_atoms)
+        attained = logits.detach() == maximum.index_select(0, receivers)
+        edges = torch.arange(n_edges, device=logits.device).unsqueeze(1).expand(-1, n_heads)
+        candidates = torch.where(attained, edges, torch.full_like(edges, n_edges))
+        index = receivers.unsqueeze(1).expand(-1, n_heads)
+        first = torch.full((n_atoms, n_heads), n_edges, dtype=torch.int64, device=logits.device)
+        first = first.scatter_reduce(0, index, candidates, "amin")
+        shift = logits.gather(0, first.index_select(0, receivers))
+        return envelope.unsqueeze(1) * torch.exp(logits - shift)
+
+
+class AttentionBlock(nn.Module):
+    """Multi-head SE(3)-Transformer attention (TrIP thesis Eq. 8 to 10, 19).
+
+    Keys and queries have the degrees of the input features; heads are consecutive groups of
+    channels, all degrees together.
+    """
+
+    def __init__(
+        self,
+        l_in_max: int,
+        l_max: int,
+        n_channels: int,
+        n_message_channels: int,
+        n_heads: int,
+        convolution: Convolution,
+        attention: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.l_in_max = l_in_max
+        self.n_heads = n_heads
+        self.n_message_channels = n_message_channels
+        self.convolution = convolution
+        self.query = DegreeLinear([n_channels] * (l_in_max + 1), n_message_channels)
+        self.attention = attention
+        self.logit_scale = 1.0 / math.sqrt(n_message_channels * (l_in_max + 1) ** 2)
+        self.project = DegreeLinear(
+            [n_message_channels + (n_channels if l <= l_in_max else 0) for l in range(l_max + 1)],
+            n_channels,
+        )
+
+    def forward(
+        self,
+        features: Tensor,
+        edge_features: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        basis: list[Tensor],
+        envelopes: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Computes new features `[n_atoms, C, (l_max + 1)**2]`.
+
+        Args:
+            features: `[n_atoms, C, (l_in_max + 1)**2]`.
+            edge_features: `[n_edges, n_edge_features]`.
+            senders: `[n_edges]`.
+            receivers: `[n_edges]`.
+            basis: of `KernelBasis`.
+            envelopes: phi and log phi, `[n_edges]` each.
+        """
+        n_atoms, n_edges = features.shape[0], senders.shape[0]
+        n_values = self.n_message_channels
+        messages = self.convolution(edge_features, features.index_select(0, senders), basis)
+        values: list[Tensor] = []
+        keys: list[Tensor] = []
+        for degree, message in enumerate(messages):
+            values.append(message[:, :n_values])
+            if degree <= self.l_in_max:
+                keys.append(message[:, n_values:])
+        query = self.query(split_degrees(features)).index_select(0, receivers)
+        products = (query * torch.cat(keys, dim=2)).reshape(
+            n_edges, self.n_heads, n_values // self.n_heads * query.shape[2]
+        )
+        logits = products.sum(dim=2) * self.logit_scale  # [n_edges, n_heads]
+        weights = self.attention(logits, receivers, n_atoms, envelopes[0], envelopes[1])
+        packed = torch.cat(values, dim=2)  # [n_edges, C_value, (l_max + 1)**2]
+        per_channel = weights.repeat_interleave(n_values // self.n_heads, dim=1)
+        joined = join_messages(packed * per_channel.unsqueeze(2), receivers, features)
+        output: Tensor = self.project(joined)
+        return output
+
+
+class ConvolutionBlock(nn.Module):
+    """The ablation without attention: a Tensor Field layer of the same channels (thesis 4.2)."""
+
+    def __init__(
+        self,
+        l_in_max: int,
+        l_max: int,
+        n_channels: int,
+        n_message_channels: int,
+        convolution: Convolution,
+    ) -> None:
+        super().__init__()
+        self.l_in_max = l_in_max
+        self.convolution = convolution
+        self.project = DegreeLinear(
+            [n_message_channels + (n_channels if l <= l_in_max else 0) for l in range(l_max + 1)],
+            n_channels,
+        )
+
+    def forward(
+        self,
+        features: Tensor,
+        edge_features: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        basis: list[Tensor],
+        envelopes: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Computes new features; arguments as in `AttentionBlock.forward`."""
+        messages = self.convolution(edge_features, features.index_select(0, senders), basis)
+        packed = torch.cat(messages, dim=2)  # [n_edges, C_value, (l_max + 1)**2]
+        output: Tensor = self.project(join_messages(packed, receivers, features))
+        return output
+
+
+def join_messages(messages: Tensor, receivers: Tensor, features: Tensor) -> list[Tensor]:
+    """Sums the messages of each receiver and puts its own features beside them.
+
+    Args:
+        messages: `[n_edges, C_message, (l_max + 1)**2]`.
+        receivers: `[n_edges]`.
+        features: `[n_atoms, C, (l_in_max + 1)**2]`.
+
+    Returns:
+        per degree `[n_atoms, C_message + C, 2 l + 1]`; without `C` above `l_in_max`.
+    """
+    total = torch.zeros(
+        features.shape[0], messages.shape[1], messages.shape[2], dtype=messages.dtype
+    ).to(messages.device)
+    joined = split_degrees(total.index_add(0, receivers, messages))
+    for degree, feature in enumerate(split_degrees(features)):
+        joined[degree] = torch.cat([joined[degree], feature], dim=1)
+    return joined
+
+
+class SmoothChannelNorm(nn.Module):
+    """Length of each channel's vector, sqrt(|f|^2 + floor^2): smooth at the zero vector too."""
+
+    def __init__(self, floor: float) -> None:
+        super().__init__()
+        self.floor_squared = floor**2
+
+    def forward(self, degree: Tensor) -> Tensor:
+        """Maps `[n_atoms, C, 2 l + 1]` to `[n_atoms, C]`."""
+        return torch.sqrt((degree * degree).sum(dim=2) + self.floor_squared)
+
+
+class ClampedChannelNorm(nn.Module):
+    """Length of each channel's vector, clamped from below, with zero slope there (published)."""
+
+    def __init__(self, floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, degree: Tensor) -> Tensor:
+        """Maps `[n_atoms, C, 2 l + 1]` to `[n_atoms, C]`."""
+        squared = (degree * degree).sum(dim=2)
+        above = squared > self.floor * self.floor
+        length = torch.sqrt(torch.where(above, squared, torch.ones_like(squared)))
+        return torch.where(above, length, torch.full_like(length, self.floor))
+
+
+class FeatureNorm(nn.Module):
+    """Divides each degree by the mean channel norm, times a learned weight (thesis Eq. 20)."""
+
+    def __init__(self, l_max: int, n_channels: int, channel_norm: nn.Module) -> None:
+        super().__init__()
+        self.channel_norm = channel_norm
+        self.weight = nn.Parameter(torch.ones(n_channels, l_max + 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps packed `[n_atoms, C, (l_max + 1)**2]` to the same shape."""
+        normed: list[Tensor] = []
+        for l, degree in enumerate(split_degrees(features)):
+            scale = self.channel_norm(degree).mean(dim=1, keepdim=True)  # [n_atoms, 1]
+            normed.append(degree * (self.weight[:, l] / scale).unsqueeze(2))
+        return torch.cat(normed, dim=2)
