@@ -1,0 +1,71 @@
+"""`trip-mm doctor`: what works here, and why the rest does not."""
+
+from typing import TYPE_CHECKING
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from trip_mm.cli.console import console
+
+if TYPE_CHECKING:
+    from trip_mm.backends.diagnostics import Diagnosis
+
+
+def command() -> None:
+    """Print versions, platforms and force backends, and check one energy through each.
+
+    Exits with 0 if the default backend works on the default platform, else with 1.
+    """
+    from trip_mm.backends.diagnostics import diagnose
+
+    diagnosis = diagnose()
+    console.print(_versions(diagnosis))
+    console.print(_platforms(diagnosis))
+    console.print(_backends(diagnosis))
+    console.print(f"torch: {escape(diagnosis.devices)}")
+    console.print(_checks(diagnosis))
+    if diagnosis.default is None:
+        console.print("[bold red]No force backend works here.[/]")
+        raise typer.Exit(1)
+    backend, platform = diagnosis.default
+    if not diagnosis.default_works:
+        console.print(f"[bold red]The default, {backend} on {platform}, does not work.[/]")
+        raise typer.Exit(1)
+    console.print(f"[green]The default, {backend} on {platform}, works.[/]")
+
+
+def _versions(diagnosis: "Diagnosis") -> Table:
+    table = Table("package", "version", title="Versions", title_justify="left")
+    for name, version in diagnosis.versions.items():
+        table.add_row(name, "[dim]not installed[/]" if version is None else version)
+    return table
+
+
+def _platforms(diagnosis: "Diagnosis") -> Table:
+    table = Table("platform", "relative speed", title="OpenMM platforms", title_justify="left")
+    for name, speed in diagnosis.platforms.items():
+        table.add_row(name, f"{speed:g}")
+    for failure in diagnosis.plugin_failures:
+        table.add_row("[dim]not loaded[/]", f"[dim]{escape(failure)}[/]")
+    return table
+
+
+def _backends(diagnosis: "Diagnosis") -> Table:
+    table = Table("backend", "works", "why not", title="Force backends", title_justify="left")
+    for name, reason in diagnosis.backends.items():
+        works = "[green]yes[/]" if reason is None else "[yellow]no[/]"
+        table.add_row(name, works, escape(reason or ""))
+    return table
+
+
+def _checks(diagnosis: "Diagnosis") -> Table:
+    title = f"Against the eager potential, {escape(diagnosis.model)}"
+    columns = ("platform", "backend", "energy difference (kJ/mol)", "relative force difference", "")
+    table = Table(*columns, title=title, title_justify="left")
+    for check in diagnosis.checks:
+        energy = "" if check.energy_difference is None else f"{check.energy_difference:.1e}"
+        force = "" if check.force_difference is None else f"{check.force_difference:.1e}"
+        verdict = "[green]ok[/]" if check.problem is None else f"[red]{escape(check.problem)}[/]"
+        table.add_row(check.platform, check.backend, energy, force, verdict)
+    return table
