@@ -1,35 +1,20 @@
 """Files of the Ramachandran analysis: one row per frame and residue, and a summary."""
 
 import csv
+import io
 import json
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from trip_mm.analysis.states import STATE_SETS, THESIS, TILED, StateSet
 from trip_mm.analysis.statistics import StateStatistics, TorsionStatistics
 from trip_mm.analysis.torsions import RamachandranResult
+from trip_mm.simulation.run_directory import write_atomically
 
 SUMMARY_VERSION = 1
 
 COLUMNS = ("time_ps", "residue", "phi_deg", "psi_deg", "state_tiled", "state_thesis")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; it takes the name `path` when the block succeeds.
-
-    Whoever reads `path` sees the old file or the whole new one. On an exception nothing changes.
-    """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_table(result: RamachandranResult, path: Path) -> None:
@@ -41,23 +26,17 @@ def write_table(result: RamachandranResult, path: Path) -> None:
     tiled = TILED.labels(result.phi_deg, result.psi_deg)
     thesis = THESIS.labels(result.phi_deg, result.psi_deg)
     n_residues = len(result.residues)
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for frame, time in enumerate(result.times_ps):
-            for index, residue in enumerate(result.residues):
-                row = frame * n_residues + index
-                phi, psi = result.phi_deg[frame, index], result.psi_deg[frame, index]
-                writer.writerow(
-                    (
-                        f"{time:.6g}" if abs(time) < 1e5 else f"{time:.3f}",
-                        residue,
-                        f"{phi:.3f}",
-                        f"{psi:.3f}",
-                        tiled[row],
-                        thesis[row],
-                    )
-                )
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for frame, time in enumerate(result.times_ps):
+        for index, residue in enumerate(result.residues):
+            phi, psi = result.phi_deg[frame, index], result.psi_deg[frame, index]
+            states = (tiled[frame * n_residues + index], thesis[frame * n_residues + index])
+            writer.writerow(
+                (f"{round(time, 4):.12g}", residue, f"{phi:.3f}", f"{psi:.3f}", *states)
+            )
+    write_atomically(path, text.getvalue().encode())
 
 
 def write_summary(result: RamachandranResult, path: Path, relative_to: Path) -> None:
@@ -69,9 +48,8 @@ def write_summary(result: RamachandranResult, path: Path, relative_to: Path) -> 
         relative_to: directory from which the topology and the trajectory are named, where they
             lie below it.
     """
-    with replacing(path) as partial:
-        text = json.dumps(summary(result, relative_to), indent=2, allow_nan=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(summary(result, relative_to), indent=2, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
 
 
 def summary(result: RamachandranResult, relative_to: Path) -> dict[str, Any]:

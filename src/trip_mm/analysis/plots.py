@@ -1,5 +1,6 @@
 """The Ramachandran picture: points or a free-energy surface, with the states drawn and labelled."""
 
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from trip_mm.analysis.output import replacing
 from trip_mm.analysis.states import State, StateSet
 from trip_mm.analysis.statistics import TorsionStatistics, torsion_statistics
 from trip_mm.analysis.torsions import RamachandranResult
+from trip_mm.simulation.run_directory import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,9 +118,9 @@ def ramachandran_figure(result: RamachandranResult, states: StateSet) -> "Figure
 
 def write_picture(result: RamachandranResult, path: Path, states: StateSet) -> None:
     """Writes the Ramachandran picture (300 dots per inch); the suffix chooses the format."""
-    figure = ramachandran_figure(result, states)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=300)
+    content = io.BytesIO()
+    ramachandran_figure(result, states).savefig(content, dpi=300, format=path.suffix.lstrip("."))
+    write_atomically(path, content.getvalue())
 
 
 def _panels(

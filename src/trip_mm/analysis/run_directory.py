@@ -1,16 +1,18 @@
 """Where a run directory keeps what analysis reads.
 
-Layout: `topology.pdb` beside numbered stage directories (`01-minimize`, `04-production`), each with
-the `trajectory.xtc` it wrote.
+Layout: `topology.pdb` (or `.cif`) beside numbered stage directories (`01-minimize`,
+`04-production`), each with the `trajectory.xtc` it wrote.
 """
 
 import re
 from pathlib import Path
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.simulation.run_directory import TRAJECTORY_FILE
 
-TOPOLOGY_NAME = "topology.pdb"
-TRAJECTORY_NAME = "trajectory.xtc"
+TOPOLOGY_FILES = ("topology.pdb", "topology.cif")
+"""The second one where a run has more atoms than the PDB format can number."""
+
 _STAGE_NAME = re.compile(r"(\d+)-.+")
 
 
@@ -22,13 +24,13 @@ def topology_file(run_dir: Path) -> Path:
     """
     if not run_dir.is_dir():
         raise RunDirectoryError(f"{run_dir}: no such directory; give the directory of a run")
-    path = run_dir / TOPOLOGY_NAME
-    if not path.is_file():
-        raise RunDirectoryError(
-            f"{run_dir}: no {TOPOLOGY_NAME} in it; is this a directory that trip-mm run made? "
-            "Other files can be analysed with --topology and --trajectory"
-        )
-    return path
+    for name in TOPOLOGY_FILES:
+        if (run_dir / name).is_file():
+            return run_dir / name
+    raise RunDirectoryError(
+        f"{run_dir}: holds no {TOPOLOGY_FILES[0]}; is this a directory that trip-mm run made? "
+        "Other files can be analysed with --topology and --trajectory"
+    )
 
 
 def stage_directories(run_dir: Path) -> list[Path]:
@@ -49,11 +51,11 @@ def production_trajectory(run_dir: Path) -> Path:
     """
     stages = stage_directories(run_dir)
     for stage in reversed(stages):
-        path = stage / TRAJECTORY_NAME
+        path = stage / TRAJECTORY_FILE
         if path.is_file() and path.stat().st_size > 0:
             return path
     found = ", ".join(stage.name for stage in stages) or "none"
     raise RunDirectoryError(
-        f"{run_dir}: no stage has written a frame to {TRAJECTORY_NAME} (stages: {found}); "
+        f"{run_dir}: no stage has written a frame to {TRAJECTORY_FILE} (stages: {found}); "
         f"continue the run with `trip-mm resume {run_dir}`"
     )

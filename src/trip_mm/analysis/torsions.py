@@ -13,6 +13,7 @@ import MDAnalysis
 import numpy as np
 from MDAnalysis.lib.distances import calc_dihedrals, capped_distance
 from numpy.typing import NDArray
+from openmm import app
 
 from trip_mm.analysis.states import StateSet
 from trip_mm.analysis.statistics import TorsionStatistics, torsion_statistics
@@ -20,6 +21,10 @@ from trip_mm.errors import DataError
 
 PEPTIDE_BOND_MAX = 2.0
 """C-N distances below this, in A, are peptide bonds (1.33 A in a relaxed one)."""
+
+
+READING_ERRORS = (OSError, ValueError, IndexError, KeyError, EOFError, TypeError)
+"""What MDAnalysis and OpenMM raise for files that are not what their names say."""
 
 
 class NoBackboneTorsionsError(DataError):
@@ -71,7 +76,7 @@ def ramachandran(topology_path: str | Path, trajectory_path: str | Path) -> Rama
     vectors follow the minimum image.
 
     Args:
-        topology_path: structure file that MDAnalysis reads (PDB, GRO, ...).
+        topology_path: structure file that MDAnalysis reads (PDB, GRO, ...), or mmCIF.
         trajectory_path: trajectory that MDAnalysis reads (XTC, DCD, ...). A last frame that was cut
             off while being written is left out.
 
@@ -105,21 +110,20 @@ def _open(topology: Path, trajectory: Path) -> MDAnalysis.Universe:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty; the run wrote no frame yet")
+            raise DataError(f"{path}: the file is empty; no frame was written yet")
     with warnings.catch_warnings():
         # MDAnalysis warns about every column that a PDB file leaves out.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            n_atoms = len(MDAnalysis.Universe(str(topology)).atoms)
-        except (OSError, ValueError, IndexError, KeyError, EOFError) as error:
-            raise DataError(
-                f"{topology}: not a structure file that MDAnalysis reads: {error}"
-            ) from error
+            structure = _structure(topology)
+            n_atoms = len(MDAnalysis.Universe(structure).atoms)
+        except READING_ERRORS as error:
+            raise DataError(f"{topology}: cannot be read as a structure: {error}") from error
         if n_atoms == 0:
             raise DataError(f"{topology}: the file holds no atoms")
         try:
-            universe = MDAnalysis.Universe(str(topology), str(trajectory))
-        except (OSError, ValueError, IndexError, KeyError, EOFError) as error:
+            universe = MDAnalysis.Universe(structure, str(trajectory))
+        except READING_ERRORS as error:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{trajectory}: cannot be read with the {n_atoms} atoms of {topology}: {reason}"
@@ -127,6 +131,13 @@ def _open(topology: Path, trajectory: Path) -> MDAnalysis.Universe:
     if universe.trajectory.n_frames == 0:
         raise DataError(f"{trajectory}: the trajectory has no frames")
     return universe
+
+
+def _structure(topology: Path) -> str | app.PDBxFile:
+    """Returns what MDAnalysis takes as topology; OpenMM reads mmCIF for it."""
+    if topology.suffix.lower() in {".cif", ".mmcif"}:
+        return app.PDBxFile(str(topology))
+    return str(topology)
 
 
 def _box(dimensions: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
