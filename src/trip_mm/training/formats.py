@@ -199,6 +199,14 @@ def read_contents(path: Path) -> FileContents:
         raise DataError(f"{path}: not a readable HDF5 file ({error}); check the download") from None
 
 
+def read_failed_ids(path: Path) -> list[int]:
+    """Returns the ids of the geometries that got no label in a file of our own layout."""
+    with h5py.File(path, "r") as file:
+        if "failed_ids" not in file:
+            return []
+        return [int(number) for number in file["failed_ids"][:]]
+
+
 def _hdf5_layout(file: Any, path: Path) -> Callable[[Any, Path], FileContents]:
     if file.attrs.get("format") == FORMAT_NAME:
         return _own_contents

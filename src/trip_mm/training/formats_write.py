@@ -28,6 +28,7 @@ class FileHeader:
         lone_atom_energies: eV of the isolated atom at the same level, by atomic number.
         failures: number of conformations that got no label, by reason.
         split_by: `formula` or `source` for each class of system.
+        failed_ids: ids of the geometries that got no label.
     """
 
     source: str
@@ -35,6 +36,7 @@ class FileHeader:
     lone_atom_energies: Mapping[int, float] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     split_by: Mapping[str, str] = field(default_factory=dict)
+    failed_ids: tuple[int, ...] = ()
 
 
 def write_conformations(
@@ -66,6 +68,8 @@ def _write(
         file.attrs["lone_atom_energies"] = json.dumps(
             {str(number): energy for number, energy in header.lone_atom_energies.items()}
         )
+        if header.failed_ids:
+            file["failed_ids"] = np.asarray(header.failed_ids, dtype=np.int64)
         for group in group_conformations(conformations, header.split_by):
             _write_group(file, group, source_index, labelled)
     with temporary.open("rb") as handle:

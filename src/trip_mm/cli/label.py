@@ -1,0 +1,39 @@
+"""`trip-mm label`: energies and forces for geometries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trip_mm.cli.console import console
+
+
+def command(
+    geometries: Annotated[Path, typer.Argument(help="Geometries from trip-mm sample (HDF5).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of labels to write (HDF5).")],
+    method: Annotated[
+        str, typer.Option(help="gfn2, gfn1, or functional/basis such as wb97x/6-31g*.")
+    ] = "gfn2",
+    processes: Annotated[int, typer.Option(min=1, help="Processes to work with.")] = 1,
+    chunk: Annotated[int, typer.Option(min=1, help="Geometries in one part.")] = 100,
+    max_force: Annotated[
+        float, typer.Option(help="Drop conformations with a larger force (eV/A).")
+    ] = 30.0,
+) -> None:
+    """Label geometries with energies and forces; run it again to resume."""
+    import time
+
+    from trip_mm.training.labels import LabelJob, LabelProgress, label
+
+    job = LabelJob(geometries, out, method, chunk, max_force)
+    start = time.monotonic()
+
+    def report(progress: LabelProgress) -> None:
+        failed = sum(progress.failures.values())
+        console.print(
+            f"{progress.n_done} of {progress.n_total} done, {failed} failed, "
+            f"{time.monotonic() - start:.0f} s"
+        )
+
+    path = label(job, processes, report)
+    console.print(f"{path}: finished; the parts in {job.parts} may be removed")

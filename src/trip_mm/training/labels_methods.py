@@ -1,0 +1,145 @@
+"""Quantum chemistry that labels geometries: GFN2-xTB by tblite, density functionals by pyscf."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trip_mm.elements import SYMBOLS, symbols_of
+from trip_mm.errors import ConfigError, DataError, MissingDependencyError
+from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
+
+Labels = tuple[float, NDArray[np.float64]]
+Calculation = Callable[[NDArray[np.int64], NDArray[np.float64], int], Labels]
+
+GROUND_STATE_UNPAIRED: dict[int, int] = {1: 1, 6: 2, 7: 3, 8: 2, 9: 1, 16: 2, 17: 1}
+"""Unpaired electrons of the isolated atom in its ground state, by atomic number (Hund)."""
+
+_SCF_FAILED = "SCF did not converge"
+
+
+class LabelError(Exception):
+    """One conformation got no label; the message is the reason under which it is counted."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A level of theory and the function that computes energies and forces at it.
+
+    Attributes:
+        name: as written in the files, such as `GFN2-xTB` or `wb97x/6-31g*`.
+        calculate: atomic numbers `[n_atoms]`, positions in A `[n_atoms, 3]` and unpaired
+            electrons to energy in eV and forces in eV/A; raises `LabelError`.
+    """
+
+    name: str
+    calculate: Calculation
+
+
+def find_method(name: str) -> Method:
+    """Returns the method of a name: `gfn2`, `gfn1`, or `functional/basis` for pyscf.
+
+    Raises:
+        ConfigError: the name means nothing.
+        MissingDependencyError: the program behind it is not installed.
+    """
+    lowered = name.lower()
+    if lowered in ("gfn2", "gfn2-xtb"):
+        return Method("GFN2-xTB", _tblite_calculation("GFN2-xTB"))
+    if lowered in ("gfn1", "gfn1-xtb"):
+        return Method("GFN1-xTB", _tblite_calculation("GFN1-xTB"))
+    functional, slash, basis = lowered.partition("/")
+    if slash and functional and basis:
+        return Method(lowered, _pyscf_calculation(functional, basis))
+    raise ConfigError(f"method {name!r} is unknown; use gfn2, gfn1 or functional/basis")
+
+
+def lone_atom_energies(method: Method, elements: tuple[int, ...]) -> dict[int, float]:
+    """Computes the energy in eV of each isolated atom in its ground-state multiplicity.
+
+    Raises:
+        DataError: the ground state of an element is not tabulated, or its SCF fails.
+    """
+    energies = {}
+    for number in elements:
+        if number not in GROUND_STATE_UNPAIRED:
+            raise DataError(
+                f"element {SYMBOLS[number]}: the multiplicity of the isolated atom is not "
+                "tabulated; add it to GROUND_STATE_UNPAIRED"
+            )
+        try:
+            energies[number], _ = method.calculate(
+                np.array([number]), np.zeros((1, 3)), GROUND_STATE_UNPAIRED[number]
+            )
+        except LabelError as error:
+            raise DataError(f"isolated {SYMBOLS[number]} at {method.name}: {error}") from None
+    return energies
+
+
+def _tblite_calculation(hamiltonian: str) -> Calculation:
+    # The threads of one calculation would compete with the processes beside it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
+        from tblite.interface import Calculator
+    except ImportError:
+        raise MissingDependencyError(
+            f"{hamiltonian} needs tblite; pip install 'trip-mm[qm]'"
+        ) from None
+
+    def calculate(
+        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> Labels:
+        try:
+            calculator = Calculator(
+                hamiltonian, atomic_numbers, positions * ANGSTROM_TO_BOHR, uhf=n_unpaired
+            )
+            calculator.set("verbosity", 0)
+            result = calculator.singlepoint()
+        except TBLiteRuntimeError:
+            raise LabelError(_SCF_FAILED) from None
+        except TBLiteValueError as error:
+            raise LabelError(f"tblite refused the input: {error}") from None
+        gradient = np.asarray(result.get("gradient"), dtype=np.float64)
+        energy = float(result.get("energy")) * HARTREE_TO_EV
+        return energy, -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR)
+
+    return calculate
+
+
+def _pyscf_calculation(functional: str, basis: str) -> Calculation:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        from pyscf import dft, gto
+    except ImportError:
+        raise MissingDependencyError(
+            f"{functional}/{basis} needs pyscf; pip install 'trip-mm[qm]'"
+        ) from None
+
+    def calculate(
+        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> Labels:
+        # ANI-1x was computed with Cartesian d functions (Gaussian's default for 6-31G*).
+        molecule = gto.M(
+            atom=list(zip(symbols_of(atomic_numbers), positions.tolist(), strict=True)),
+            basis=basis,
+            spin=n_unpaired,
+            cart=True,
+            verbose=0,
+        )
+        field = dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule)
+        field.xc = functional
+        field.grids.level = 4
+        energy = field.kernel()
+        if not field.converged:
+            raise LabelError(_SCF_FAILED)
+        if len(atomic_numbers) == 1:
+            return float(energy) * HARTREE_TO_EV, np.zeros((1, 3))
+        derivative = field.nuc_grad_method()
+        derivative.grid_response = True
+        gradient = np.asarray(derivative.kernel(), dtype=np.float64)
+        return float(energy) * HARTREE_TO_EV, -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR)
+
+    return calculate

@@ -1,0 +1,137 @@
+"""From a recipe to a file of geometries: every source in turn, each with its own random stream."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from rdkit import Chem
+
+from trip_mm.elements import formula
+from trip_mm.errors import ConfigError
+from trip_mm.training.formats import Conformation
+from trip_mm.training.formats_write import FileHeader, write_geometries
+from trip_mm.training.sampling_clusters import sample_liquid_water, sample_peptides
+from trip_mm.training.sampling_molecules import (
+    read_smiles,
+    sample_diatomics,
+    sample_molecules,
+    sample_pairs,
+    sample_stretched_bonds,
+    sample_water_scan,
+)
+from trip_mm.training.sampling_recipe import (
+    DiatomicsSource,
+    LiquidWaterSource,
+    MoleculesSource,
+    PairsSource,
+    PeptidesSource,
+    Recipe,
+    Source,
+    SpiceSource,
+    StretchedBondsSource,
+    load_recipe,
+)
+from trip_mm.training.sampling_spice import sample_spice
+
+
+def sample_recipe(
+    recipe_path: Path,
+    out: Path,
+    data: Path | None = None,
+    report: Callable[[str, int], None] = lambda kind, count: None,
+) -> int:
+    """Samples every source of a recipe and writes the geometries, shuffled, to one file.
+
+    The same recipe and seed give the same file on the same versions of OpenMM and RDKit. The
+    order is shuffled so that the first labels already cover every class.
+
+    Args:
+        recipe_path: recipe; files of SMILES in it are looked up beside it.
+        out: file to write, in our own layout without labels.
+        data: directory that files of geometries in the recipe are relative to; the recipe's own
+            directory if None.
+        report: called with the kind of each source and how many geometries it gave.
+
+    Returns:
+        Number of geometries written.
+
+    Raises:
+        ConfigError: the recipe, or a SMILES in it, is wrong.
+        DataError: a file of geometries that it names is missing or malformed.
+    """
+    recipe = load_recipe(recipe_path).scaled()
+    conformations: list[Conformation] = []
+    for index, source in enumerate(recipe.sources):
+        rng = np.random.default_rng([recipe.seed, index])
+        found = list(iterate_source(recipe, source, recipe_path.parent, data, rng))
+        report(source.kind, len(found))
+        conformations += found
+    order = np.random.default_rng([recipe.seed, len(recipe.sources)]).permutation(
+        len(conformations)
+    )
+    numbered = [
+        Conformation(
+            item.atomic_numbers,
+            item.positions,
+            item.energy,
+            item.forces,
+            item.system_class,
+            item.formula,
+            item.source,
+            item.n_unpaired,
+            number,
+        )
+        for number, item in enumerate(conformations[int(i)] for i in order)
+    ]
+    split_by = {source.system_class: source.split_by for source in recipe.sources}
+    header = FileHeader(f"{recipe.name} (seed {recipe.seed})", split_by=split_by)
+    write_geometries(out, numbered, header)
+    return len(numbered)
+
+
+def iterate_source(
+    recipe: Recipe, source: Source, directory: Path, data: Path | None, rng: np.random.Generator
+) -> Iterator[Conformation]:
+    """Yields the geometries of one source of a recipe.
+
+    Args:
+        recipe: for the formulas that must be kept out.
+        source: which source.
+        directory: where files of SMILES are.
+        data: where files of geometries are; `directory` if None.
+        rng: random stream of the source.
+    """
+    if isinstance(source, PeptidesSource):
+        return sample_peptides(source, rng)
+    if isinstance(source, LiquidWaterSource):
+        return sample_liquid_water(source, rng)
+    if isinstance(source, PairsSource):
+        return sample_pairs(source, rng)
+    if isinstance(source, DiatomicsSource):
+        return sample_diatomics(source)
+    excluded = excluded_formulas(recipe, directory)
+    if isinstance(source, SpiceSource):
+        return sample_spice(source, (data or directory) / source.file, excluded, rng)
+    if isinstance(source, MoleculesSource):
+        return sample_molecules(source, read_smiles(directory / source.smiles), excluded, rng)
+    if isinstance(source, StretchedBondsSource):
+        return sample_stretched_bonds(source, read_smiles(directory / source.smiles), excluded, rng)
+    return sample_water_scan(source, rng)
+
+
+def excluded_formulas(recipe: Recipe, directory: Path) -> frozenset[str]:
+    """Returns the formulas of the molecules in the recipe's `keep_out` file.
+
+    Raises:
+        ConfigError: the file is missing, or a SMILES in it cannot be read.
+    """
+    if recipe.keep_out is None:
+        return frozenset()
+    path = directory / recipe.keep_out
+    formulas = set()
+    for smiles in read_smiles(path):
+        mol = Chem.MolFromSmiles(smiles)
+        if mol is None:
+            raise ConfigError(f"{path}: SMILES {smiles!r} cannot be read; correct it")
+        formulas.add(formula(a.GetAtomicNum() for a in Chem.AddHs(mol).GetAtoms()))
+    return frozenset(formulas)

@@ -1,0 +1,219 @@
+"""Molecules from SMILES: RDKit conformers, displaced, torsions turned, bonds stretched."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rdkit import Chem, rdBase
+from rdkit.Chem.rdDistGeom import EmbedMultipleConfs, ETKDGv3
+from rdkit.Chem.rdForceFieldHelpers import (
+    MMFFHasAllMoleculeParams,
+    MMFFOptimizeMoleculeConfs,
+)
+
+from trip_mm.elements import formula
+from trip_mm.errors import ConfigError
+from trip_mm.training.formats import Conformation
+from trip_mm.training.sampling_geometry import (
+    Bond,
+    Positions,
+    displaced,
+    placed_at_distance,
+    shortest_distance,
+    unlabelled,
+    with_bond_scaled,
+    with_torsion_turned,
+)
+from trip_mm.training.sampling_recipe import (
+    DiatomicsSource,
+    MoleculesSource,
+    PairsSource,
+    StretchedBondsSource,
+    WaterScanSource,
+)
+
+_SHORTEST_ALLOWED = 0.5
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A molecule with conformers.
+
+    Attributes:
+        smiles: as written in the recipe.
+        atomic_numbers: of every atom, hydrogens included.
+        bonds: pairs of atoms.
+        single_bonds: bonds of order one outside rings, both directions.
+        rotatable_bonds: single bonds between two atoms that have other neighbours, outside rings.
+        conformers: positions in A, each `[n_atoms, 3]`.
+    """
+
+    smiles: str
+    atomic_numbers: tuple[int, ...]
+    bonds: tuple[Bond, ...]
+    single_bonds: tuple[Bond, ...]
+    rotatable_bonds: tuple[Bond, ...]
+    conformers: tuple[Positions, ...]
+
+
+def read_smiles(path: Path) -> list[str]:
+    """Reads the first column of a file of SMILES; `#` at the start of a line is a comment.
+
+    Raises:
+        ConfigError: the file does not exist or holds no SMILES.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file of SMILES; write one, a SMILES on each line")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [line.split()[0] for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise ConfigError(f"{path}: holds no SMILES; write one on each line")
+    return found
+
+
+def build_molecule(smiles: str, n_conformers: int, seed: int) -> Molecule:
+    """Embeds a molecule with ETKDG and relaxes the conformers with MMFF94.
+
+    Raises:
+        ConfigError: the SMILES cannot be read, carries a net charge that no partner balances, or
+            cannot be embedded.
+    """
+    with rdBase.BlockLogs():
+        parsed = Chem.MolFromSmiles(smiles)
+    if parsed is None:
+        raise ConfigError(f"SMILES {smiles!r} cannot be read; correct it")
+    mol = Chem.AddHs(parsed)
+    parameters: Any = ETKDGv3()
+    parameters.randomSeed = seed % (2**31 - 1)
+    if len(EmbedMultipleConfs(mol, n_conformers, parameters)) == 0:
+        raise ConfigError(f"SMILES {smiles!r} cannot be embedded in space; leave it out")
+    if MMFFHasAllMoleculeParams(mol):
+        MMFFOptimizeMoleculeConfs(mol, maxIters=500)
+    bonds = tuple((b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds())
+    single = [
+        (b.GetBeginAtomIdx(), b.GetEndAtomIdx())
+        for b in mol.GetBonds()
+        if b.GetBondType() == Chem.BondType.SINGLE and not b.IsInRing()
+    ]
+    degree = [atom.GetDegree() for atom in mol.GetAtoms()]
+    return Molecule(
+        smiles,
+        tuple(atom.GetAtomicNum() for atom in mol.GetAtoms()),
+        bonds,
+        tuple(single + [(j, i) for i, j in single]),
+        tuple((i, j) for i, j in single if degree[i] > 1 and degree[j] > 1),
+        tuple(np.asarray(c.GetPositions(), dtype=np.float64) for c in mol.GetConformers()),
+    )
+
+
+def build_molecules(
+    smiles: Sequence[str], n_conformers: int, rng: np.random.Generator, excluded: frozenset[str]
+) -> list[Molecule]:
+    """Builds the molecules whose formula is not among the excluded ones."""
+    molecules = [build_molecule(s, n_conformers, int(rng.integers(2**31 - 1))) for s in smiles]
+    return [m for m in molecules if formula(m.atomic_numbers) not in excluded]
+
+
+def sample_molecules(
+    source: MoleculesSource,
+    smiles: Sequence[str],
+    excluded: frozenset[str],
+    rng: np.random.Generator,
+) -> Iterator[Conformation]:
+    """Yields displaced conformers, every molecule in turn, some with torsions turned at random."""
+    molecules = build_molecules(smiles, source.conformers, rng, excluded)
+    for count in range(source.conformations):
+        molecule = molecules[count % len(molecules)]
+        start = molecule.conformers[int(rng.integers(len(molecule.conformers)))]
+        if rng.random() < source.turned_share:
+            start = _with_torsions_turned(molecule, start, rng)
+        positions = displaced(start, rng.uniform(*source.displacement), rng)
+        yield unlabelled(molecule.atomic_numbers, positions, source.system_class, molecule.smiles)
+
+
+def sample_stretched_bonds(
+    source: StretchedBondsSource,
+    smiles: Sequence[str],
+    excluded: frozenset[str],
+    rng: np.random.Generator,
+) -> Iterator[Conformation]:
+    """Yields conformers with one single bond, or rarely two, stretched or compressed."""
+    molecules = build_molecules(smiles, source.conformers, rng, excluded)
+    count = 0
+    while count < source.conformations:
+        molecule = molecules[count % len(molecules)]
+        positions = molecule.conformers[int(rng.integers(len(molecule.conformers)))]
+        for _ in range(2 if rng.random() < source.two_bonds_share else 1):
+            bond = molecule.single_bonds[int(rng.integers(len(molecule.single_bonds)))]
+            changed = with_bond_scaled(positions, molecule.bonds, bond, rng.uniform(*source.factor))
+            positions = positions if changed is None else changed
+        positions = displaced(positions, rng.uniform(*source.displacement), rng)
+        if shortest_distance(positions) >= _SHORTEST_ALLOWED:
+            count += 1
+            yield unlabelled(
+                molecule.atomic_numbers, positions, source.system_class, molecule.smiles
+            )
+
+
+def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conformation]:
+    """Yields pairs of molecules at random orientation and uniformly drawn contact distance."""
+    names = sorted({name for pair in source.pairs for name in pair})
+    built = {
+        name: build_molecule(name, source.conformers, int(rng.integers(2**31))) for name in names
+    }
+    for count in range(source.conformations):
+        first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
+        distance = rng.uniform(*source.distance)
+        positions = placed_at_distance(
+            first.conformers[int(rng.integers(len(first.conformers)))],
+            second.conformers[int(rng.integers(len(second.conformers)))],
+            distance,
+            rng,
+        )
+        positions = displaced(positions, rng.uniform(*source.displacement), rng)
+        yield unlabelled(
+            first.atomic_numbers + second.atomic_numbers,
+            positions,
+            source.system_class,
+            f"{first.smiles}.{second.smiles}",
+        )
+
+
+def sample_diatomics(source: DiatomicsSource) -> Iterator[Conformation]:
+    """Yields every pair of the elements at equally spaced distances."""
+    start, stop = source.distance
+    n_steps = round((stop - start) / source.step)
+    for index, first in enumerate(source.elements):
+        for second in source.elements[index:]:
+            for distance in start + source.step * np.arange(n_steps + 1):
+                positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
+                yield unlabelled(
+                    [first, second], positions, source.system_class, f"{first}-{second}"
+                )
+
+
+def sample_water_scan(source: WaterScanSource, rng: np.random.Generator) -> Iterator[Conformation]:
+    """Yields single waters with both O-H lengths and the angle drawn uniformly."""
+    for _ in range(source.conformations):
+        lengths = rng.uniform(*source.distance, size=2)
+        angle = np.deg2rad(rng.uniform(*source.angle))
+        directions = np.array([[1.0, 0.0, 0.0], [np.cos(angle), np.sin(angle), 0.0]])
+        positions = np.concatenate([np.zeros((1, 3)), directions * lengths[:, None]])
+        yield unlabelled([8, 1, 1], positions, source.system_class, "water-scan")
+
+
+def _with_torsions_turned(
+    molecule: Molecule, positions: Positions, rng: np.random.Generator
+) -> Positions:
+    """Turns every rotatable bond at random; keeps the start if atoms always overlap."""
+    for _ in range(_ATTEMPTS):
+        turned = positions
+        for bond in molecule.rotatable_bonds:
+            changed = with_torsion_turned(turned, molecule.bonds, bond, rng.uniform(-np.pi, np.pi))
+            turned = turned if changed is None else changed
+        if shortest_distance(turned) > 0.9:
+            return turned
+    return positions

@@ -1,0 +1,198 @@
+"""The recipe of a set of geometries: a YAML file with a list of sources.
+
+`scale` multiplies the number of conformations of every source, so that a bigger machine repeats a
+recipe with one changed number.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trip_mm.errors import ConfigError
+
+Range = tuple[float, float]
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    system_class: str = Field(alias="class", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    split_by: Literal["formula", "source"] = "formula"
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "_Source":
+        for name, value in self:
+            if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], float):
+                low, high = value
+                if low > high:
+                    raise ValueError(f"{name}: {low} to {high} is not an ascending range")
+        return self
+
+
+class MoleculesSource(_Source):
+    """Conformers of molecules, displaced and with torsions turned."""
+
+    kind: Literal["molecules"]
+    smiles: str
+    conformations: int = Field(gt=0)
+    conformers: int = Field(default=4, gt=0)
+    displacement: Range = (0.03, 0.12)
+    turned_share: float = Field(default=0.3, ge=0.0, le=1.0)
+
+
+class StretchedBondsSource(_Source):
+    """Conformers with single bonds stretched or compressed."""
+
+    kind: Literal["stretched-bonds"]
+    smiles: str
+    conformations: int = Field(gt=0)
+    conformers: int = Field(default=2, gt=0)
+    factor: Range = (0.7, 2.5)
+    two_bonds_share: float = Field(default=0.15, ge=0.0, le=1.0)
+    displacement: Range = (0.0, 0.05)
+
+
+class PairsSource(_Source):
+    """Pairs of molecules at drawn contact distances."""
+
+    kind: Literal["pairs"]
+    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    conformations: int = Field(gt=0)
+    conformers: int = Field(default=2, gt=0)
+    distance: Range = (0.8, 5.0)
+    displacement: Range = (0.0, 0.05)
+
+
+class DiatomicsSource(_Source):
+    """Every pair of the elements at equally spaced distances."""
+
+    kind: Literal["diatomics"]
+    elements: tuple[int, ...] = (1, 6, 7, 8)
+    distance: Range = (0.5, 5.0)
+    step: float = Field(default=0.05, gt=0.0)
+
+
+class WaterScanSource(_Source):
+    """Single waters with drawn O-H lengths and angle."""
+
+    kind: Literal["water-scan"]
+    conformations: int = Field(gt=0)
+    distance: Range = (0.5, 4.5)
+    angle: Range = (60.0, 180.0)
+
+
+class _DynamicsSource(_Source):
+    temperatures_k: tuple[float, ...] = Field(min_length=1)
+    snapshots: int = Field(gt=0)
+    interval_ps: float = Field(default=1.0, gt=0.0)
+    equilibration_ps: float = Field(default=10.0, ge=0.0)
+    oh_length: Range = (0.94, 1.01)
+    displacement: Range = (0.02, 0.08)
+
+
+class PeptidesSource(_DynamicsSource):
+    """Clusters of a peptide and its nearest waters, cut from Amber14/TIP3P-FB dynamics.
+
+    A peptide is written as residues joined by hyphens: `ALA-ALA-ALA` is a zwitterion,
+    `ACE-ALA-NME` is capped. `snapshots` counts per trajectory: one for each peptide and
+    temperature and `trajectories`.
+    """
+
+    kind: Literal["solvated-peptides"]
+    peptides: tuple[str, ...] = Field(min_length=1)
+    trajectories: int = Field(default=1, gt=0)
+    clusters_per_snapshot: int = Field(default=1, gt=0)
+    n_atoms: tuple[int, int] = (60, 100)
+    padding_nm: float = Field(default=0.9, gt=0.0)
+
+
+class LiquidWaterSource(_DynamicsSource):
+    """Clusters of waters around a random one, cut from TIP3P-FB dynamics of the liquid."""
+
+    kind: Literal["liquid-water"]
+    box_edge_nm: float = Field(default=1.9, gt=1.8)
+    trajectories: int = Field(default=1, gt=0)
+    clusters_per_snapshot: int = Field(default=4, gt=0)
+    n_waters: tuple[int, int] = (8, 32)
+
+
+class SpiceSource(_Source):
+    """Neutral H, C, N, O conformations of a SPICE geometry file, cut and displaced."""
+
+    kind: Literal["spice-file"]
+    file: str
+    conformations: int = Field(gt=0)
+    elements: tuple[int, ...] = (1, 6, 7, 8)
+    max_atoms: int = Field(default=100, gt=0)
+    n_waters: tuple[int, int] | None = None
+    oh_length: Range | None = None
+    displacement: Range = (0.0, 0.08)
+
+
+Source = Annotated[
+    MoleculesSource
+    | StretchedBondsSource
+    | PairsSource
+    | DiatomicsSource
+    | WaterScanSource
+    | PeptidesSource
+    | LiquidWaterSource
+    | SpiceSource,
+    Field(discriminator="kind"),
+]
+
+
+class Recipe(BaseModel):
+    """A recipe: seed, scale, formulas kept out, sources.
+
+    Attributes:
+        name: for people and for the header of the file.
+        seed: of every random number; each source draws from a stream of its own.
+        scale: factor on the number of conformations of each source.
+        keep_out: file of SMILES whose formulas must not occur in molecules (a test set).
+        sources: where geometries come from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    seed: int = Field(ge=0)
+    scale: float = Field(default=1.0, gt=0.0)
+    keep_out: str | None = None
+    sources: tuple[Source, ...] = Field(min_length=1)
+
+    def scaled(self) -> "Recipe":
+        """Returns the recipe with `scale` applied to the counts and set to 1."""
+        sources = []
+        for source in self.sources:
+            changes: dict[str, object] = {
+                name: max(1, round(getattr(source, name) * self.scale))
+                for name in ("conformations", "snapshots")
+                if name in type(source).model_fields
+            }
+            sources.append(source.model_copy(update=changes))
+        return self.model_copy(update={"sources": tuple(sources), "scale": 1.0})
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads and checks a recipe.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not fit the schema.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such recipe; see recipes/ for examples")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping with name, seed and sources")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']}; correct the recipe") from None
