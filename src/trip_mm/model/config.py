@@ -118,7 +118,9 @@ class TripConfig:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(f"unknown model setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"unknown model setting {unknown[0]!r}; known: {', '.join(sorted(known))}"
+            )
         arguments = dict(values)
         if "elements" in arguments:
             arguments["elements"] = tuple(int(number) for number in arguments["elements"])

@@ -44,7 +44,9 @@ class Convolution(nn.Module):
         self.l_in_max = l_in_max
         self.n_channels_in = n_channels_in
         self.n_channels_out = n_channels_out
-        self.paths = [[n_paths(lo, li) for li in range(l_in_max + 1)] for lo in range(l_out_max + 1)]
+        self.paths = [
+            [n_paths(lo, li) for li in range(l_in_max + 1)] for lo in range(l_out_max + 1)
+        ]
         self.starts: list[list[int]] = [
             [
                 sum(n_paths(lower, li) * (2 * lower + 1) for lower in range(lo))
@@ -142,7 +144,12 @@ class EnvelopeSoftmax(nn.Module):
     """
 
     def forward(
-        self, logits: Tensor, receivers: Tensor, n_atoms: int, envelope: Tensor, log_envelope: Tensor
+        self,
+        logits: Tensor,
+        receivers: Tensor,
+        n_atoms: int,
+        envelope: Tensor,
+        log_envelope: Tensor,
     ) -> Tensor:
         """Returns the weights `[n_edges, n_heads]` of logits of the same shape."""
         shifted = logits + log_envelope.unsqueeze(1)
@@ -159,7 +166,12 @@ class PublishedAttention(nn.Module):
     """
 
     def forward(
-        self, logits: Tensor, receivers: Tensor, n_atoms: int, envelope: Tensor, log_envelope: Tensor
+        self,
+        logits: Tensor,
+        receivers: Tensor,
+        n_atoms: int,
+        envelope: Tensor,
+        log_envelope: Tensor,
     ) -> Tensor:
         """Returns the weights `[n_edges, n_heads]` of logits of the same shape."""
         n_edges, n_heads = logits.shape

@@ -112,9 +112,7 @@ class TripModel(nn.Module):
         scalars = self.atomic_scalars(embedded, edge_features, senders, receivers, basis, envelopes)
         readout = self.readout(torch.cat([embedded, scalars], dim=1)).squeeze(1)
 
-        repulsion = self.repulsion(
-            atomic_numbers, senders, receivers, edge_lengths, envelopes[0]
-        )
+        repulsion = self.repulsion(atomic_numbers, senders, receivers, edge_lengths, envelopes[0])
         energies = readout[:n_atoms] * self.energy_scale.to(readout.dtype) + repulsion
         if self.lone_numbers.shape[0] > 0:
             lone = readout[n_atoms:].index_select(0, rows) * self.energy_scale.to(readout.dtype)
