@@ -51,7 +51,7 @@ class OpenMMEvaluator(torch.nn.Module):
         if box_vectors is not None:
             cell = box_vectors.to(torch.float64) * self.nm_to_angstrom
         positions = positions.to(torch.float64) * self.nm_to_angstrom
-        energy = self.potential(positions, self.atomic_numbers, cell)
+        energy: Tensor = self.potential(positions, self.atomic_numbers, cell)
         return energy * self.ev_to_kj_per_mol
 
 
@@ -68,8 +68,7 @@ def energy_and_forces(
     Returns:
         Energy, kJ/mol, float64 scalar; forces, kJ/mol/nm, [n_particles, 3], dtype of positions.
     """
-    with torch.enable_grad():
-        positions = positions.detach().clone().requires_grad_(True)
-        energy = evaluator(positions, box_vectors)
-        (gradient,) = torch.autograd.grad(energy, positions)
+    positions = positions.detach().clone().requires_grad_(True)
+    energy = evaluator(positions, box_vectors)
+    (gradient,) = torch.autograd.grad(energy, positions)
     return energy.detach(), -gradient

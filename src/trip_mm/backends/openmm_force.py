@@ -1,9 +1,8 @@
 """TrIP as an OpenMM force: TorchForce, PythonForce and PythonTorchForce behind one function."""
 
-import copy
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,15 +15,13 @@ from trip_mm.backends.evaluator import OpenMMEvaluator
 from trip_mm.backends.molecules import register_molecules
 from trip_mm.backends.plugin import import_openmmtorch
 from trip_mm.backends.python_callable import (
-    CheckpointReference,
     TripComputation,
     TripTensorComputation,
-    file_sha256,
-    save_for_reference,
+    checkpoint_of,
 )
-from trip_mm.checkpoint import load_potential, registry
+from trip_mm.checkpoint import load_potential
 from trip_mm.errors import BackendError, ConfigError
-from trip_mm.potential import TripPotential
+from trip_mm.potential import TripPotential, new_model
 
 Backend = Literal["auto", "torch", "python", "pythontorch"]
 Precision = Literal["single", "double"]
@@ -84,7 +81,7 @@ def _why_not_pythontorch() -> str | None:
     )
 
 
-_WHY_NOT = {
+_WHY_NOT: dict[str, Callable[[], str | None]] = {
     "torch": _why_not_torch,
     "python": _why_not_python,
     "pythontorch": _why_not_pythontorch,
@@ -123,32 +120,25 @@ def resolve_backend(backend: Backend) -> Literal["torch", "python", "pythontorch
     return backend
 
 
+def _copy(potential: TripPotential) -> TripPotential:
+    """The same potential on the CPU, sharing nothing; `copy.deepcopy` fails on scripted parts."""
+    copied = TripPotential(new_model(potential.config, seed=0), potential.neighbors.skin)
+    copied.to(potential.dtype).load_state_dict(potential.state_dict())
+    copied.name, copied.path, copied.sha256 = potential.name, potential.path, potential.sha256
+    return copied
+
+
 def _as_potential(
     potential: TripPotential | str | Path, precision: Precision | None
 ) -> TripPotential:
-    """A frozen potential of our own on the CPU, in the precision asked for."""
+    """A potential of our own on the CPU, without gradients of weights, in the given precision."""
     if isinstance(potential, TripPotential):
-        potential = copy.deepcopy(potential).to("cpu")
+        dtype = potential.dtype if precision is None else _DTYPES[precision]
+        own = _copy(potential).to(dtype)
     else:
-        potential = load_potential(str(potential))
-    if precision is not None:
-        potential = potential.to(_DTYPES[precision])
-    potential.requires_grad_(False)
-    return potential.eval()
-
-
-def _checkpoint(
-    potential: TripPotential | str | Path, loaded: TripPotential
-) -> CheckpointReference:
-    """Names the file of a potential, which is saved first if it was given as an object."""
-    if isinstance(potential, TripPotential):
-        path = save_for_reference(potential)
-    elif str(potential) in registry():
-        path = Path(registry()[str(potential)].path)
-    else:
-        path = Path(potential)
-    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
-    return CheckpointReference(str(path.resolve()), file_sha256(path), dtype)
+        dtype = _DTYPES["single"] if precision is None else _DTYPES[precision]
+        own = load_potential(potential, dtype=dtype)
+    return own.requires_grad_(False).eval()
 
 
 def _torch_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
@@ -158,21 +148,26 @@ def _torch_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force
     return import_openmmtorch().TorchForce(torch.jit.script(evaluator))
 
 
-def _python_force(checkpoint: CheckpointReference, atoms: AtomSelection) -> openmm.Force:
+def _python_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
     """PythonForce: OpenMM selects the particles, the callable loads the potential."""
+    checkpoint = checkpoint_of(potential)
     force = openmm.PythonForce(TripComputation(checkpoint, atoms.atomic_numbers, atoms.periodic))
     if atoms.indices is not None:
         force.setParticles(atoms.indices)
     return force
 
 
-def _pythontorch_force(checkpoint: CheckpointReference, atoms: AtomSelection) -> openmm.Force:
+def _pythontorch_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
     """PythonTorchForce: as PythonForce, with tensors on the device of the context."""
+    checkpoint = checkpoint_of(potential)
     computation = TripTensorComputation(checkpoint, atoms.atomic_numbers, atoms.periodic)
     force = import_openmmtorch().PythonTorchForce(computation)
     if atoms.indices is not None:
         force.setParticles(atoms.indices)
     return force
+
+
+_MAKERS = {"torch": _torch_force, "python": _python_force, "pythontorch": _pythontorch_force}
 
 
 def add_trip_force(
@@ -192,7 +187,7 @@ def add_trip_force(
     every call.
 
     A Python force refers to a checkpoint file: that of the name or path given; a `TripPotential`
-    object is saved to `python_callable.cache_directory()` first.
+    object that was not loaded from one is saved to `python_callable.cache_directory()` first.
 
     Args:
         system: the System to change; it holds the particles of the topology.
@@ -221,12 +216,7 @@ def add_trip_force(
     chosen = resolve_backend(backend)
     loaded = _as_potential(potential, precision)
     atoms = select_atoms(system, topology, ml_atoms, loaded.supported_elements, loaded.cutoff)
-    if chosen == "torch":
-        force = _torch_force(loaded, atoms)
-    elif chosen == "python":
-        force = _python_force(_checkpoint(potential, loaded), atoms)
-    else:
-        force = _pythontorch_force(_checkpoint(potential, loaded), atoms)
+    force = _MAKERS[chosen](loaded, atoms)
     force.setName(FORCE_NAME)
     force.setForceGroup(force_group)
     force.setUsesPeriodicBoundaryConditions(atoms.periodic)

@@ -19,7 +19,7 @@ from openmm import unit
 from torch import Tensor
 
 from trip_mm.backends.evaluator import OpenMMEvaluator, energy_and_forces
-from trip_mm.checkpoint import load_potential, registry, save_potential
+from trip_mm.checkpoint import file_sha256, load_potential, registry, save_potential
 from trip_mm.errors import CheckpointError
 from trip_mm.potential import TripPotential
 
@@ -90,29 +90,29 @@ def _fingerprint(potential: TripPotential) -> str:
     return digest.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_in_file(potential: TripPotential) -> bool:
+    """Whether the file that a potential was loaded from still holds it, weight for weight."""
+    if not potential.path or not Path(potential.path).is_file():
+        return False
+    stored = load_potential(potential.path, dtype=potential.dtype)
+    return _fingerprint(stored) == _fingerprint(potential)
 
 
-def save_for_reference(potential: TripPotential) -> Path:
-    """Saves a potential into `cache_directory()` under a name made from its content.
+def checkpoint_of(potential: TripPotential) -> CheckpointReference:
+    """Names a checkpoint that holds a potential: the one it was loaded from, or a new one.
 
-    To have the checkpoint elsewhere, save it with `trip_mm.save_potential` and make the force from
-    that path.
-
-    Returns:
-        The path of the checkpoint; an earlier one of the same content is used again.
+    A potential that was made or changed since is saved into `cache_directory()`, under a name made
+    from its content. To have the checkpoint elsewhere, save it with `trip_mm.save_potential` and
+    make the force from that path.
     """
-    directory = cache_directory()
-    path = directory / f"{_fingerprint(potential)}.safetensors"
-    if not path.is_file():
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.safetensors")
-        save_potential(potential, partial)
-        partial.replace(path)
-    return path
+    if _is_in_file(potential):
+        path = Path(potential.path)
+    else:
+        path = cache_directory() / f"{_fingerprint(potential)}.safetensors"
+        if not path.is_file():
+            save_potential(potential, path)
+    dtype = str(potential.dtype).removeprefix("torch.")
+    return CheckpointReference(str(path.resolve()), file_sha256(path), dtype)
 
 
 class TripComputation:
