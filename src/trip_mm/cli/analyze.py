@@ -89,7 +89,9 @@ def states_table(result: "RamachandranResult", state_set_name: str) -> "Table":
         title=f"Ramachandran states ({states.name}), {result.n_frames:,} frames of "
         f"{result.trajectory}",
         box=box.SIMPLE_HEAD,
-        caption="means and standard deviations are circular",
+        pad_edge=False,
+        collapse_padding=True,
+        caption="dphi, dpsi: circular standard deviations",
     )
     for heading in ("residue", "state"):
         table.add_column(heading, no_wrap=True)
@@ -113,7 +115,7 @@ def _add_rows(table: "Table", residue: str, statistics: "TorsionStatistics") -> 
         )
     for name, share in (
         ("unassigned", statistics.unassigned),
-        ("in two states", statistics.overlapping),
+        ("overlap", statistics.overlapping),
     ):
         if name == "unassigned" or share > 0:
             table.add_row("", f"[dim]{name}[/]", "", "", "", "", f"[dim]{100 * share:.1f}[/]")
