@@ -42,10 +42,7 @@ def _check_positions(positions: Tensor) -> None:
     if not bool(torch.isfinite(positions).all()):
         bad = torch.nonzero(~torch.isfinite(positions).all(dim=-1)).view(-1)
         raise UnstableSimulationError(
-            "positions are not finite: "
-            + str(bad.numel())
-            + " atoms, the first with index "
-            + str(int(bad[0]))
+            f"positions are not finite: {bad.numel()} atoms, the first of index {int(bad[0])}"
         )
 
 
