@@ -1,0 +1,90 @@
+"""A small molecule from SMILES or an SDF file: atoms, bonds and a first geometry from RDKit."""
+
+from pathlib import Path
+
+import numpy as np
+from openmm import app
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from trip_mm.errors import UnsupportedSystemError
+from trip_mm.simulation.solute import Solute
+from trip_mm.units import ANGSTROM_TO_NM
+
+_RESIDUE_NAME = "MOL"
+_BOND_TYPES = {
+    Chem.BondType.SINGLE: (app.Single, 1),
+    Chem.BondType.DOUBLE: (app.Double, 2),
+    Chem.BondType.TRIPLE: (app.Triple, 3),
+    Chem.BondType.AROMATIC: (app.Aromatic, None),
+}
+
+
+def build_from_smiles(smiles: str, seed: int) -> Solute:
+    """Builds one molecule from SMILES, as written (no pH is applied).
+
+    Raises:
+        UnsupportedSystemError: not a SMILES string, several molecules, or no geometry found.
+    """
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles.strip())
+    where = f"structure.smiles: {smiles.strip()[:60]}"
+    if molecule is None:
+        raise UnsupportedSystemError(f"{where} is not valid SMILES; correct it")
+    return _solute(_with_geometry(Chem.AddHs(molecule), seed, where), where)
+
+
+def build_from_sdf(path: Path, seed: int) -> Solute:
+    """Builds the one molecule of an SDF or MOL file.
+
+    Three-dimensional coordinates are kept; a flat drawing gets a geometry, and hydrogens that
+    are not written are added.
+
+    Raises:
+        UnsupportedSystemError: unreadable, not exactly one molecule, or no geometry found.
+    """
+    with rdBase.BlockLogs():
+        records = list(Chem.SDMolSupplier(str(path), removeHs=False))
+    where = f"structure.file: {path.name}"
+    if len(records) != 1 or records[0] is None:
+        found = f"{len(records)} records" if len(records) != 1 else "a record that cannot be read"
+        raise UnsupportedSystemError(f"{where} holds {found}; give a file with one molecule")
+    molecule = records[0]
+    if molecule.GetNumConformers() and molecule.GetConformer().Is3D():
+        return _solute(Chem.AddHs(molecule, addCoords=True), where)
+    return _solute(_with_geometry(Chem.AddHs(molecule), seed, where), where)
+
+
+def _with_geometry(molecule: Chem.Mol, seed: int, where: str) -> Chem.Mol:
+    """Embeds by distance geometry (ETKDGv3), relaxed by MMFF94 where that knows all atoms."""
+    parameters = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = seed
+    if rdDistGeom.EmbedMolecule(molecule, parameters) != 0:
+        raise UnsupportedSystemError(f"{where}: no geometry found; give an SDF file with one")
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
+        rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=1000)
+    return molecule
+
+
+def _solute(molecule: Chem.Mol, where: str) -> Solute:
+    n_fragments = len(Chem.GetMolFrags(molecule))
+    if n_fragments != 1:
+        raise UnsupportedSystemError(
+            f"{where} holds {n_fragments} separate molecules; give one (no salts or complexes)"
+        )
+    topology = app.Topology()
+    is_water = Chem.MolToSmiles(Chem.RemoveHs(molecule)) == "O"
+    residue = topology.addResidue("HOH" if is_water else _RESIDUE_NAME, topology.addChain("A"))
+    count: dict[str, int] = {}
+    atoms = []
+    for atom in molecule.GetAtoms():
+        symbol = atom.GetSymbol()
+        count[symbol] = count.get(symbol, 0) + 1
+        name = symbol if is_water and symbol == "O" else f"{symbol.upper()}{count[symbol]}"
+        element = app.Element.getByAtomicNumber(atom.GetAtomicNum())
+        atoms.append(topology.addAtom(name, element, residue, formalCharge=atom.GetFormalCharge()))
+    for bond in molecule.GetBonds():
+        kind, order = _BOND_TYPES.get(bond.GetBondType(), (None, None))
+        topology.addBond(atoms[bond.GetBeginAtomIdx()], atoms[bond.GetEndAtomIdx()], kind, order)
+    positions = np.asarray(molecule.GetConformer().GetPositions(), dtype=np.float64)
+    return Solute(topology, positions * ANGSTROM_TO_NM, Chem.GetFormalCharge(molecule))

@@ -1,0 +1,113 @@
+"""A solute from a PDB or mmCIF file: what is missing is added, what cannot be known is refused."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from openmm import app, unit
+from pdbfixer import PDBFixer
+
+from trip_mm.errors import UnsupportedSystemError
+from trip_mm.simulation.solute import (
+    AMINO_ACID_NAMES,
+    CAP_NAMES,
+    ION_CHARGES,
+    WATER_NAMES,
+    FloatArray,
+    Solute,
+    add_hydrogens,
+    positions_nm,
+)
+from trip_mm.units import ANGSTROM_TO_NM
+
+_KNOWN_RESIDUES = AMINO_ACID_NAMES | CAP_NAMES | WATER_NAMES | set(ION_CHARGES)
+_LONGEST_PEPTIDE_BOND_NM = 2.0 * ANGSTROM_TO_NM
+_SMALLEST_BOX_NM = 0.5
+"""Crystallographic records below this are place-holders (CRYST1 1 1 1), not boxes."""
+
+
+def build_from_file(path: Path, ph: float, seed: int) -> Solute:
+    """Reads a PDB or mmCIF file, adds missing heavy atoms of residues and hydrogens at a pH.
+
+    Raises:
+        UnsupportedSystemError: unreadable, residues missing from the chain, or residues that are
+            no amino acids, caps, water or ions; the message names them.
+    """
+    where = f"structure.file: {path.name}"
+    try:
+        if path.suffix.lower() == ".pdb":
+            with path.open() as file:
+                fixer = PDBFixer(pdbfile=file)
+        else:
+            with path.open() as file:
+                fixer = PDBFixer(pdbxfile=file)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UnsupportedSystemError(
+            f"{where} cannot be read: {error}; correct the file"
+        ) from error
+    if fixer.topology.getNumAtoms() == 0:
+        raise UnsupportedSystemError(f"{where} holds no atoms; correct the file")
+    _refuse_unknown_residues(fixer.topology, where)
+    _refuse_missing_residues(fixer, where)
+    fixer.findMissingAtoms()
+    fixer.addMissingAtoms(seed=seed)
+    box = _box_vectors(fixer.topology)
+    built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
+    return Solute(built.topology, built.positions, built.net_charge, box)
+
+
+def _residue_label(residue: app.topology.Residue) -> str:
+    return f"{residue.name} {residue.id} of chain {residue.chain.id}"
+
+
+def _refuse_unknown_residues(topology: app.Topology, where: str) -> None:
+    unknown = [r for r in topology.residues() if r.name not in _KNOWN_RESIDUES]
+    if unknown:
+        raise UnsupportedSystemError(
+            f"{where}: {_residue_label(unknown[0])} is no amino acid, cap, water or ion"
+            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+            + "; remove it, or give a small molecule as SDF or SMILES"
+        )
+
+
+def _refuse_missing_residues(fixer: PDBFixer, where: str) -> None:
+    fixer.findMissingResidues()
+    chains = list(fixer.topology.chains())
+    gaps = [
+        f"{'-'.join(names)} in chain {chains[chain].id} before its residue number {position + 1}"
+        for (chain, position), names in sorted(fixer.missingResidues.items())
+    ]
+    positions = positions_nm(fixer.positions)
+    for chain in chains:
+        gaps += _chain_breaks(chain, positions)
+    if gaps:
+        raise UnsupportedSystemError(
+            f"{where}: residues are missing: {'; '.join(gaps)}; model them first, or cut the file "
+            "to a complete chain (and its SEQRES records)"
+        )
+
+
+def _chain_breaks(chain: app.topology.Chain, positions: FloatArray) -> list[str]:
+    """Finds neighbours in a chain whose C and N are too far apart to be bonded."""
+    breaks = []
+    residues = [r for r in chain.residues() if r.name in AMINO_ACID_NAMES | CAP_NAMES]
+    for first, second in itertools.pairwise(residues):
+        carbon = next((a.index for a in first.atoms() if a.name == "C"), None)
+        nitrogen = next((a.index for a in second.atoms() if a.name == "N"), None)
+        if carbon is None or nitrogen is None:
+            continue
+        distance = float(np.linalg.norm(positions[carbon] - positions[nitrogen]))
+        if distance > _LONGEST_PEPTIDE_BOND_NM:
+            breaks.append(
+                f"between {_residue_label(first)} and {_residue_label(second)} "
+                f"(C-N {distance / ANGSTROM_TO_NM:.1f} A)"
+            )
+    return breaks
+
+
+def _box_vectors(topology: app.Topology) -> FloatArray | None:
+    vectors = topology.getPeriodicBoxVectors()
+    if vectors is None:
+        return None
+    box = np.asarray(vectors.value_in_unit(unit.nanometer), dtype=np.float64)
+    return box if float(np.diag(box).min()) > _SMALLEST_BOX_NM else None
