@@ -1,6 +1,7 @@
 """A small molecule from SMILES or an SDF file: atoms, bonds and a first geometry from RDKit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from openmm import app
@@ -57,7 +58,7 @@ def build_from_sdf(path: Path, seed: int) -> Solute:
 
 def _with_geometry(molecule: Chem.Mol, seed: int, where: str) -> Chem.Mol:
     """Embeds by distance geometry (ETKDGv3), relaxed by MMFF94 where that knows all atoms."""
-    parameters = rdDistGeom.ETKDGv3()
+    parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed
     if rdDistGeom.EmbedMolecule(molecule, parameters) != 0:
         raise UnsupportedSystemError(f"{where}: no geometry found; give an SDF file with one")

@@ -1,5 +1,7 @@
 """A peptide from its sequence: all atoms, standard names, polyproline-II backbone."""
 
+from typing import Any
+
 import numpy as np
 from openmm import app
 from rdkit import Chem
@@ -42,7 +44,7 @@ def build_peptide(sequence: str, termini: str, ph: float, seed: int) -> Solute:
     capped = termini == "capped"
     molecule = Chem.MolFromSequence(f"G{sequence}G" if capped else sequence)
     molecule = Chem.AddHs(molecule)
-    parameters = rdDistGeom.ETKDGv3()
+    parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed
     parameters.useRandomCoords = True
     if rdDistGeom.EmbedMolecule(molecule, parameters) != 0:
@@ -108,9 +110,9 @@ def _heavy_atoms(molecule: Chem.Mol, capped: bool) -> tuple[app.Topology, FloatA
     residue = None
     kept = []
     for atom in molecule.GetAtoms():
-        info = atom.GetPDBResidueInfo()
-        if info is None:
+        if atom.GetAtomicNum() == 1:
             continue
+        info = atom.GetPDBResidueInfo()
         number, atom_name, residue_name = (
             info.GetResidueNumber(),
             info.GetName().strip(),

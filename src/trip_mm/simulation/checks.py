@@ -1,0 +1,125 @@
+"""What a potential cannot describe is refused here, before anything runs."""
+
+from collections.abc import Collection
+
+import numpy as np
+from openmm import app
+
+from trip_mm.elements import symbols_of
+from trip_mm.errors import CellTooSmallError, UnsupportedElementError, UnsupportedSystemError
+from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.contacts import cell_heights, close_pairs
+from trip_mm.simulation.system_config import PotentialKind
+from trip_mm.units import ANGSTROM_TO_NM, NM_TO_ANGSTROM
+
+CLOSEST_ANGSTROM = 0.5
+"""No two nuclei of a molecule are closer than this (H2: 0.74 A)."""
+
+_LISTED = 3
+
+
+def check_structure(
+    structure: BuiltStructure,
+    potential_kind: PotentialKind,
+    supported_elements: Collection[int] | None,
+    cutoff_angstrom: float | None,
+) -> None:
+    """Refuses a system that a potential cannot describe.
+
+    Args:
+        structure: the finished system.
+        potential_kind: of the run, or of one of its stages.
+        supported_elements: atomic numbers the potential knows; None if not known beforehand.
+        cutoff_angstrom: range of its interactions; None if it needs no smallest box.
+
+    Raises:
+        UnsupportedElementError: an atom of an element the potential has never seen.
+        UnsupportedSystemError: no atoms, overlapping atoms, a net charge on a potential without
+            charge, or residues without Amber14 parameters.
+        CellTooSmallError: the box is lower than twice the cutoff.
+    """
+    if not len(structure.positions):
+        raise UnsupportedSystemError("the system has no atoms; name a structure or a solvent")
+    if supported_elements is not None:
+        _check_elements(structure, supported_elements)
+    _check_charge(structure, potential_kind)
+    _check_overlaps(structure)
+    if cutoff_angstrom is not None and structure.box_vectors is not None:
+        _check_box(structure, cutoff_angstrom)
+    if potential_kind == "amber14":
+        _check_amber_residues(structure.topology)
+
+
+def atom_label(atom: app.topology.Atom) -> str:
+    """Names an atom for messages: `CA of ALA 2 (atom 7)`; atoms count from 0."""
+    return f"{atom.name} of {atom.residue.name} {atom.residue.id} (atom {atom.index})"
+
+
+def _check_elements(structure: BuiltStructure, supported: Collection[int]) -> None:
+    foreign = [
+        atom
+        for atom in structure.topology.atoms()
+        if atom.element is None or atom.element.atomic_number not in supported
+    ]
+    if not foreign:
+        return
+    elements = sorted({a.element.name if a.element is not None else "none" for a in foreign})
+    raise UnsupportedElementError(
+        f"{len(foreign)} atoms of elements the potential does not know ({', '.join(elements)}): "
+        f"{_some([atom_label(atom) for atom in foreign])}; it knows "
+        f"{', '.join(symbols_of(sorted(supported)))}; remove them or choose another potential"
+    )
+
+
+def _check_charge(structure: BuiltStructure, kind: PotentialKind) -> None:
+    if kind == "trip" and structure.net_charge != 0:
+        raise UnsupportedSystemError(
+            f"the system has a net charge of {structure.net_charge:+d} e and TrIP describes "
+            "neutral systems only; change ph or termini so that charges cancel, or use amber14"
+        )
+
+
+def _check_overlaps(structure: BuiltStructure) -> None:
+    if not np.all(np.isfinite(structure.positions)):
+        raise UnsupportedSystemError("a coordinate is not a finite number; correct the structure")
+    pairs = close_pairs(
+        structure.positions, structure.box_vectors, CLOSEST_ANGSTROM * ANGSTROM_TO_NM
+    )
+    if pairs:
+        atoms = list(structure.topology.atoms())
+        found = [
+            f"{atom_label(atoms[i])} and {atom_label(atoms[j])}, {d * NM_TO_ANGSTROM:.2f} A"
+            for i, j, d in pairs
+        ]
+        raise UnsupportedSystemError(
+            f"{len(pairs)} pairs of atoms overlap (closer than {CLOSEST_ANGSTROM} A, periodic "
+            f"images included): {_some(found)}; correct the structure or enlarge the box"
+        )
+
+
+def _check_box(structure: BuiltStructure, cutoff_angstrom: float) -> None:
+    assert structure.box_vectors is not None
+    heights = cell_heights(structure.box_vectors) * NM_TO_ANGSTROM
+    if float(heights.min()) < 2.0 * cutoff_angstrom:
+        text = " x ".join(f"{height:.2f}" for height in heights)
+        raise CellTooSmallError(
+            f"the box is too small for the cutoff: its heights are {text} A and each must be at "
+            f"least twice the cutoff of {cutoff_angstrom:g} A; enlarge solvent.edge or "
+            "solvent.padding"
+        )
+
+
+def _check_amber_residues(topology: app.Topology) -> None:
+    field = app.ForceField("amber14/protein.ff14SB.xml", "amber14/tip3pfb.xml")
+    unmatched = field.getUnmatchedResidues(topology)
+    if unmatched:
+        names = [f"{residue.name} {residue.id}" for residue in unmatched]
+        raise UnsupportedSystemError(
+            f"amber14 has no parameters for {_some(names)}; it knows amino acids, water and ions: "
+            "use a trip or openmm-ml potential in every stage"
+        )
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return "; ".join(items[:_LISTED]) + more
