@@ -20,7 +20,7 @@ COLUMNS = ("time_ps", "residue", "phi_deg", "psi_deg", "state_tiled", "state_the
 def write_table(result: RamachandranResult, path: Path) -> None:
     """Writes ramachandran.csv: a row per frame and residue with the state in each set.
 
-    Angles have three decimals (trajectories in XTC format resolve about 0.1 degrees). A point in
+    Angles have three decimals (trajectories in XTC format resolve about half a degree). A point in
     two states of the thesis's overlapping set reads `P_II+alpha_R`.
     """
     tiled = TILED.labels(result.phi_deg, result.psi_deg)

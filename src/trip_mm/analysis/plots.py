@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from trip_mm.analysis.states import State, StateSet
+from trip_mm.analysis.states import State, StateSet, wrapped
 from trip_mm.analysis.statistics import TorsionStatistics, torsion_statistics
 from trip_mm.analysis.torsions import RamachandranResult
 from trip_mm.simulation.run_directory import write_atomically
@@ -62,9 +62,7 @@ def free_energy_surface(
     """
     n_bins = round(360.0 / BIN_WIDTH)
     edges = np.linspace(-180.0, 180.0, n_bins + 1)
-    # The modulus may round up to 360 itself, so the last edge belongs to its bin: that is right.
-    phi, psi = (np.mod(angles + 180.0, 360.0) - 180.0 for angles in (phi_deg, psi_deg))
-    counts, _, _ = np.histogram2d(psi, phi, bins=[edges, edges])
+    counts, _, _ = np.histogram2d(wrapped(psi_deg), wrapped(phi_deg), bins=[edges, edges])
     width = SMOOTHING / BIN_WIDTH
     smooth = ndimage.gaussian_filter(counts, sigma=width, mode="wrap", truncate=5.0)
     threshold = 0.1 / (2.0 * math.pi * width**2)

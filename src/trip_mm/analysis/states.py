@@ -17,6 +17,18 @@ from numpy.typing import NDArray
 from trip_mm.errors import ConfigError
 
 
+def wrapped(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the angles in degrees moved by whole turns into -180 <= angle < 180.
+
+    Angles that are there already come back unchanged to the last bit, so that the boundaries
+    between states are exact.
+    """
+    angles = np.asarray(angles_deg, dtype=np.float64)
+    turned = np.mod(angles + 180.0, 360.0) - 180.0
+    turned = np.where(turned >= 180.0, -180.0, turned)  # np.mod may round up to 360 itself
+    return np.where((angles >= -180.0) & (angles < 180.0), angles, turned)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A half-open arc of the circle from `lower` to `upper`, in degrees, wrapping where needed."""
@@ -29,10 +41,9 @@ class Interval:
 
         NaN lies on no arc.
         """
-        width = (self.upper - self.lower) % 360.0
-        # np.mod may round a tiny negative number up to exactly 360, which is the lower bound.
-        offsets = np.mod(np.asarray(angles_deg, dtype=np.float64) - self.lower, 360.0)
-        inside: NDArray[np.bool_] = (offsets < width) | (offsets == 360.0)
+        angles = wrapped(angles_deg)
+        above, below = angles >= self.lower, angles < self.upper
+        inside: NDArray[np.bool_] = above & below if self.lower < self.upper else above | below
         return inside
 
     def pieces(self) -> tuple[tuple[float, float], ...]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import MDAnalysis
 import numpy as np
-from MDAnalysis.lib.distances import calc_dihedrals, capped_distance
+from MDAnalysis.lib.distances import capped_distance
+from MDAnalysis.lib.mdamath import triclinic_vectors
 from numpy.typing import NDArray
 from openmm import app
 
@@ -23,7 +24,7 @@ PEPTIDE_BOND_MAX = 2.0
 """C-N distances below this, in A, are peptide bonds (1.33 A in a relaxed one)."""
 
 
-READING_ERRORS = (OSError, ValueError, IndexError, KeyError, EOFError, TypeError)
+READING_ERRORS = (OSError, ValueError, IndexError, KeyError, EOFError, TypeError, StopIteration)
 """What MDAnalysis and OpenMM raise for files that are not what their names say."""
 
 
@@ -91,10 +92,10 @@ def ramachandran(topology_path: str | Path, trajectory_path: str | Path) -> Rama
     phi: list[NDArray[np.float64]] = []
     psi: list[NDArray[np.float64]] = []
     for frame in universe.trajectory:
-        box = _box(frame.dimensions)
+        cell = _cell(frame.dimensions)
         times.append(float(frame.time))
-        phi.append(_torsions(frame.positions, phi_atoms, box))
-        psi.append(_torsions(frame.positions, psi_atoms, box))
+        phi.append(_torsions(frame.positions, phi_atoms, cell))
+        psi.append(_torsions(frame.positions, psi_atoms, cell))
     if len(times) < universe.trajectory.n_frames - 1:
         raise DataError(
             f"{trajectory}: frame {len(times) + 1} of {universe.trajectory.n_frames} cannot be "
@@ -140,20 +141,58 @@ def _structure(topology: Path) -> str | app.PDBxFile:
     return str(topology)
 
 
-def _box(dimensions: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    """Returns the cell (a, b, c in A, three angles in degrees), or None for an open system."""
+def _cell(dimensions: NDArray[np.float32] | None) -> NDArray[np.float64] | None:
+    """Returns the lattice vectors in A as rows, `[3, 3]`, or None for an open system.
+
+    Args:
+        dimensions: lengths in A and angles in degrees, as MDAnalysis keeps them.
+    """
     if dimensions is None or not np.all(dimensions[:3] > 0):
         return None
-    return dimensions
+    cell: NDArray[np.float64] = triclinic_vectors(dimensions).astype(np.float64)
+    return cell
 
 
 def _torsions(
-    positions: NDArray[np.float32], quadruples: NDArray[np.int64], box: NDArray[np.float32] | None
+    positions: NDArray[np.float32], quadruples: NDArray[np.int64], cell: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
-    """Returns the torsions in degrees, `[n_torsions]`, of atom quadruples `[n_torsions, 4]`."""
-    first, second, third, fourth = (positions[quadruples[:, column]] for column in range(4))
-    radians: NDArray[np.float64] = calc_dihedrals(first, second, third, fourth, box=box)
-    return np.degrees(radians)
+    """Returns the torsions in degrees, `[n_torsions]`, of atom quadruples `[n_torsions, 4]`.
+
+    Bonds are the shortest images. For a bond shorter than half the shortest cell height every
+    fractional component is below 1/2, so that rounding finds it in any cell, from any image.
+    """
+    points = positions[quadruples].astype(np.float64)  # [n_torsions, 4, 3]
+    bonds = np.diff(points, axis=1)  # [n_torsions, 3, 3]
+    if cell is not None:
+        bonds -= np.rint(bonds @ np.linalg.inv(cell)) @ cell
+    before, axis, after = bonds[:, 0], bonds[:, 1], bonds[:, 2]
+    first_normal, second_normal = np.cross(before, axis), np.cross(axis, after)
+    sine = np.linalg.norm(axis, axis=-1) * (before * second_normal).sum(axis=-1)
+    cosine = (first_normal * second_normal).sum(axis=-1)
+    degrees: NDArray[np.float64] = np.degrees(np.arctan2(sine, cosine))
+    return degrees
+
+
+def _peptide_bonds(
+    carbons: MDAnalysis.AtomGroup, nitrogens: MDAnalysis.AtomGroup
+) -> list[tuple[int, int]]:
+    """Returns the atom indices (C, N) of bonds between residues in the current frame."""
+    if len(carbons) == 0 or len(nitrogens) == 0:
+        return []
+    dimensions = carbons.dimensions
+    cell = _cell(dimensions)
+    ends = [carbons.positions.astype(np.float64), nitrogens.positions.astype(np.float64)]
+    if cell is not None:
+        fractional = [positions @ np.linalg.inv(cell) for positions in ends]
+        ends = [(f - np.floor(f)) @ cell for f in fractional]
+    pairs = capped_distance(
+        *(positions.astype(np.float32) for positions in ends),
+        max_cutoff=PEPTIDE_BOND_MAX,
+        box=None if cell is None else dimensions,
+        return_distances=False,
+    )
+    atoms = [(carbons[first], nitrogens[second]) for first, second in pairs]
+    return [(c.index, n.index) for c, n in atoms if c.resindex != n.resindex]
 
 
 def _backbone_torsions(
@@ -165,24 +204,9 @@ def _backbone_torsions(
     insertion codes, chain breaks, caps and cyclic peptides come out right.
     """
     atoms = universe.atoms
-    carbons = atoms[atoms.names == "C"]
-    nitrogens = atoms[atoms.names == "N"]
-    pairs = np.empty((0, 2), dtype=np.int64)
-    if len(carbons) and len(nitrogens):
-        pairs = capped_distance(
-            carbons.positions,
-            nitrogens.positions,
-            max_cutoff=PEPTIDE_BOND_MAX,
-            box=_box(universe.trajectory.ts.dimensions),
-            return_distances=False,
-        )
-    previous_carbon: dict[int, int] = {}
-    next_nitrogen: dict[int, int] = {}
-    for carbon_index, nitrogen_index in pairs:
-        carbon, nitrogen = carbons[carbon_index], nitrogens[nitrogen_index]
-        if carbon.resindex != nitrogen.resindex:
-            previous_carbon[nitrogen.index] = carbon.index
-            next_nitrogen[carbon.index] = nitrogen.index
+    bonds = _peptide_bonds(atoms[atoms.names == "C"], atoms[atoms.names == "N"])
+    previous_carbon = {nitrogen: carbon for carbon, nitrogen in bonds}
+    next_nitrogen = dict(bonds)
     residues, phi_atoms, psi_atoms = [], [], []
     for alpha in atoms[atoms.names == "CA"]:
         members = {atom.name: atom.index for atom in alpha.residue.atoms}
