@@ -25,11 +25,8 @@ _CONTACT_NM = {"H": 0.24, "C": 0.37, "N": 0.36, "O": 0.345, "S": 0.39}
 """Smallest distance of a water's oxygen from a solute atom (sums of Amber's radii)."""
 
 _OTHER_CONTACT_NM = 0.40
-_CONTACT_HH_NM, _CONTACT_OO_NM = 0.145, 0.235
-"""Smallest distances of atoms and of oxygens of two waters that need no relaxation."""
-
-_OVERLAP_HH_NM, _OVERLAP_OO_NM = 0.07, 0.18
-"""The same where the waters relax afterwards."""
+_OVERLAP_NM, _OXYGEN_OVERLAP_NM = 0.07, 0.18
+"""Smallest distances of any atoms and of the oxygens of two waters that relaxation can repair."""
 
 _RELAXATION_CUTOFF_NM = 0.9
 _RELAXATION_STEPS = 60
@@ -110,32 +107,31 @@ def _place_waters(
 ) -> FloatArray:
     """Returns waters that leave the solute room, nm `[n_waters, 3, 3]` (O, H, H).
 
-    An exact number is reached by cutting from the equilibrated water at several places and, if
-    none holds enough, by compressing it a little; what is too much leaves at random, the rest
-    relaxes around the fixed solute.
+    Without an exact number as many are placed as bulk water holds in the free volume. The number
+    is reached by cutting from the equilibrated water at several places and, since some collide
+    where the box meets its image, by compressing it a little; what is too much leaves at random,
+    the rest relaxes around the fixed solute.
     """
     bulk = _equilibrated_water(solvent.model)
-    if solvent.n_waters is None:
-        waters = _cut_waters(bulk, box, np.zeros(3), 1.0, solute)
-        waters = _without_overlaps(waters, box, _CONTACT_HH_NM, _CONTACT_OO_NM)
-        if not len(waters):
-            raise UnsupportedSystemError(
-                f"solvent: no water fits beside the solute in a box of edge {_edge(box)}; "
-                "enlarge edge or padding"
-            )
-        return waters
+    n_waters = solvent.n_waters
+    if n_waters is None:
+        n_waters = len(_cut_waters(bulk, box, np.zeros(3), 1.0, solute))
+    if not n_waters:
+        raise UnsupportedSystemError(
+            f"solvent: no water fits beside the solute in a box of edge {_edge(box)}; "
+            "enlarge edge or padding"
+        )
     origins = rng.random((_N_CUTS, 3))
     most = 0
     for stretch in _STRETCHES:
         for origin in origins:
-            waters = _cut_waters(bulk, box, origin, stretch, solute)
-            waters = _without_overlaps(waters, box, _OVERLAP_HH_NM, _OVERLAP_OO_NM)
+            waters = _without_overlaps(_cut_waters(bulk, box, origin, stretch, solute), box)
             most = max(most, len(waters))
-            if len(waters) >= solvent.n_waters:
-                chosen = np.sort(rng.choice(len(waters), solvent.n_waters, replace=False))
+            if len(waters) >= n_waters:
+                chosen = np.sort(rng.choice(len(waters), n_waters, replace=False))
                 return _relax_waters(waters[chosen], solute, box)
     raise UnsupportedSystemError(
-        f"solvent.n_waters: {solvent.n_waters} waters do not fit into a box of edge {_edge(box)} "
+        f"solvent.n_waters: {n_waters} waters do not fit into a box of edge {_edge(box)} "
         f"(at most {most}); enlarge edge or ask for fewer"
     )
 
@@ -196,22 +192,13 @@ def _free_of_solute(waters: FloatArray, solute: Solute, box: FloatArray) -> Floa
     return kept
 
 
-def _without_overlaps(
-    waters: FloatArray, box: FloatArray, any_nm: float, oxygen_nm: float
-) -> FloatArray:
-    """Takes out one of two waters that collide where the box meets its image.
-
-    Args:
-        waters: nm `[n_waters, 3, 3]`.
-        box: nm `[3, 3]`.
-        any_nm: smallest distance of any two atoms.
-        oxygen_nm: smallest distance of two oxygens.
-    """
+def _without_overlaps(waters: FloatArray, box: FloatArray) -> FloatArray:
+    """Takes out one of two waters that are too close to relax, where the box meets its image."""
     collisions = [
         (first // _WATER_ATOMS, second // _WATER_ATOMS)
-        for first, second, _ in close_pairs(waters.reshape(-1, 3), box, any_nm)
+        for first, second, _ in close_pairs(waters.reshape(-1, 3), box, _OVERLAP_NM)
     ]
-    collisions += [(i, j) for i, j, _ in close_pairs(waters[:, 0], box, oxygen_nm)]
+    collisions += [(i, j) for i, j, _ in close_pairs(waters[:, 0], box, _OXYGEN_OVERLAP_NM)]
     dropped: set[int] = set()
     for first, second in collisions:
         if first != second and first not in dropped:
@@ -223,7 +210,7 @@ def _without_overlaps(
 def _relax_waters(waters: FloatArray, solute: Solute, box: FloatArray) -> FloatArray:
     """Relaxes TIP3P waters around fixed solute atoms without charge, nm `[n_waters, 3, 3]`.
 
-    On the Reference platform, so that the result is the same everywhere.
+    One thread of the CPU platform, so that the result is the same each time.
     """
     topology = _water_topology(len(waters))
     topology.setPeriodicBoxVectors(box * unit.nanometer)
@@ -238,8 +225,8 @@ def _relax_waters(waters: FloatArray, solute: Solute, box: FloatArray) -> FloatA
         system.addParticle(0.0)
         contact = _CONTACT_NM.get(atom.element.symbol, _OTHER_CONTACT_NM)
         nonbonded.addParticle(0.0, contact * 2.0 ** (-1.0 / 6.0), _SOLUTE_WELL_KJ_PER_MOL)
-    platform = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.0), platform)
+    platform = openmm.Platform.getPlatformByName("CPU")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.0), platform, {"Threads": "1"})
     context.setPositions(np.concatenate([waters.reshape(-1, 3), solute.positions]))
     openmm.LocalEnergyMinimizer.minimize(context, maxIterations=_RELAXATION_STEPS)
     relaxed = positions_nm(context.getState(positions=True).getPositions())
