@@ -1,0 +1,288 @@
+"""The run directory: its layout, its lock, and files that are never half-written.
+
+```
+runs/<name>/
+  run.json         resolved configuration, versions, model checksum, platform, seeds
+  methods.md       what was done, in prose with citations
+  structure.json   the built structure, exactly (topology with bonds, positions, box)
+  topology.pdb     the same for viewers (topology.cif beyond 99,999 atoms)
+  01-minimize/     one directory per stage, in order
+  02-nvt/          state.xml, checkpoint, trajectory.xtc, log.csv, monitor.csv, done.json
+  summary.json     written last: a run that has it is finished
+```
+"""
+
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from trip_mm.errors import RunDirectoryError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+RUN_FILE = "run.json"
+METHODS_FILE = "methods.md"
+STRUCTURE_FILE = "structure.json"
+SUMMARY_FILE = "summary.json"
+MODEL_FILE = "model.safetensors"
+LOCK_FILE = ".lock"
+
+STATE_FILE = "state.xml"
+CHECKPOINT_FILE = "checkpoint"
+TRAJECTORY_FILE = "trajectory.xtc"
+LOG_FILE = "log.csv"
+MONITOR_FILE = "monitor.csv"
+DONE_FILE = "done.json"
+CRASH_DIRECTORY = "crash"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old or the new content, also after a power cut.
+
+    Args:
+        path: the file to write or to replace; its directory must exist.
+        content: all of the new content.
+
+    Raises:
+        RunDirectoryError: the file cannot be written (disk full, no permission); what was there
+            before is untouched.
+    """
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunDirectoryError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or fix the "
+            "permissions, then continue with `trip-mm resume`"
+        ) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file atomically, with sorted structure left as given and a final newline."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        RunDirectoryError: the file is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise RunDirectoryError(f"{path}: is not valid JSON ({error}); restore it") from error
+    if not isinstance(content, dict):
+        raise RunDirectoryError(f"{path}: holds no JSON object; restore it")
+    return content
+
+
+def _sync_directory(path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Flushes what the operating system still holds of a file to the disk, if the file exists."""
+    if not path.exists():
+        return
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+@dataclass(frozen=True)
+class StageDirectory:
+    """The directory of one stage, `NN-name`, with the names of its files."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        """The stage's last state: positions, velocities, box (portable XML)."""
+        return self.path / STATE_FILE
+
+    @property
+    def checkpoint(self) -> Path:
+        """What an interrupted stage continues from."""
+        return self.path / CHECKPOINT_FILE
+
+    @property
+    def trajectory(self) -> Path:
+        """The frames."""
+        return self.path / TRAJECTORY_FILE
+
+    @property
+    def log(self) -> Path:
+        """Energies, temperature, volume, density and speed."""
+        return self.path / LOG_FILE
+
+    @property
+    def monitor(self) -> Path:
+        """Largest force, shortest distance, stretched bonds."""
+        return self.path / MONITOR_FILE
+
+    @property
+    def done(self) -> Path:
+        """Written last: a stage that has it is finished."""
+        return self.path / DONE_FILE
+
+    @property
+    def crash(self) -> Path:
+        """Where an unstable simulation leaves its last frames."""
+        return self.path / CRASH_DIRECTORY
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage ran to its end."""
+        return self.done.exists()
+
+
+class RunDirectory:
+    """One run on disk.
+
+    Attributes:
+        path: the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> "RunDirectory":
+        """Makes a new, empty run directory.
+
+        Raises:
+            RunDirectoryError: the directory holds something already, or cannot be made.
+        """
+        if path.is_dir() and any(path.iterdir()):
+            if not (path / RUN_FILE).exists():
+                raise RunDirectoryError(
+                    f"{path}: is not empty and is no run directory; choose another one with --out"
+                )
+            state = "a finished run" if (path / SUMMARY_FILE).exists() else "an unfinished run"
+            advice = (
+                "choose another directory with --out, or delete this one"
+                if (path / SUMMARY_FILE).exists()
+                else f"continue it with `trip-mm resume {path}`, or choose another one with --out"
+            )
+            raise RunDirectoryError(f"{path}: holds {state} already; {advice}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{path}: cannot be made ({error.strerror or error}); choose another one with --out"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Opens an existing run directory.
+
+        Raises:
+            RunDirectoryError: there is no run in that directory.
+        """
+        if not path.is_dir():
+            raise RunDirectoryError(f"{path}: no such directory; start a run with `trip-mm run`")
+        if not (path / RUN_FILE).exists():
+            raise RunDirectoryError(
+                f"{path}: holds no {RUN_FILE}, so it is no run directory or its preparation was "
+                "interrupted; delete it and start again with `trip-mm run`"
+            )
+        return cls(path)
+
+    def stage(self, index: int, name: str) -> StageDirectory:
+        """Returns the directory of a stage, making it where it does not exist yet.
+
+        Args:
+            index: position in the protocol, from 0.
+            name: the stage's name.
+        """
+        path = self.path / stage_directory_name(index, name)
+        path.mkdir(exist_ok=True)
+        return StageDirectory(path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage and the final analysis are done."""
+        return (self.path / SUMMARY_FILE).exists()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the directory for this process alone; the lock vanishes with the process.
+
+        Raises:
+            RunDirectoryError: another process works in the directory.
+        """
+        with (self.path / LOCK_FILE).open("a+", encoding="utf-8") as stream:
+            if not _try_lock(stream):
+                stream.seek(0)
+                holder = stream.read().strip() or "another process"
+                raise RunDirectoryError(
+                    f"{self.path}: is in use by {holder}; wait until it ends, or stop it first"
+                )
+            stream.seek(0)
+            stream.truncate()
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.flush()
+            yield
+            stream.seek(0)
+            stream.truncate()
+
+
+def stage_directory_name(index: int, name: str) -> str:
+    """Returns `NN-name` for a stage, counting from 01."""
+    return f"{index + 1:02d}-{name}"
+
+
+def _try_lock(stream: IO[str]) -> bool:
+    """Takes an exclusive lock that dies with the process; False where another process has it."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def publish(source: Path, target: Path) -> None:
+    """Makes a stage's file findable at the top of the run directory, without a second copy.
+
+    A relative symbolic link where the file system has them, else a hard link.
+
+    Args:
+        source: the file, inside a stage directory.
+        target: its name at the top of the run directory.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        target.symlink_to(os.path.relpath(source, target.parent))
+    except OSError:
+        os.link(source, target)
