@@ -1,0 +1,123 @@
+"""Which OpenMM platform a run uses, with how many threads and at which precision."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import openmm
+import torch
+
+from trip_mm.errors import BackendError, ConfigError
+
+Precision = Literal["single", "mixed", "double"]
+PRECISIONS: tuple[Precision, ...] = ("single", "mixed", "double")
+
+_GPU_PLATFORMS = ("CUDA", "HIP", "OpenCL")
+
+
+@dataclass(frozen=True)
+class PlatformChoice:
+    """A platform and its properties, as they go into run.json and into every Context.
+
+    Attributes:
+        name: OpenMM's name of the platform.
+        precision: arithmetic of integrator and classical forces; `double` also makes the network
+            compute in float64.
+        threads: CPU threads of OpenMM and of torch.
+    """
+
+    name: str
+    precision: Precision
+    threads: int
+
+    def properties(self, classical: bool) -> dict[str, str]:
+        """Returns the properties of a Context.
+
+        Args:
+            classical: whether OpenMM computes the forces itself. If a network does, a single
+                thread integrates, so that OpenMM's threads do not compete with torch's.
+        """
+        if self.name in _GPU_PLATFORMS:
+            return {"Precision": self.precision}
+        if self.name == "CPU":
+            threads = self.threads if classical else 1
+            return {"Threads": str(threads), "DeterministicForces": "true"}
+        return {}
+
+    @property
+    def dtype(self) -> str:
+        """Name of the floating-point type of the network."""
+        return "float64" if self.precision == "double" else "float32"
+
+
+def choose_platform(
+    name: str | None = None, precision: str | None = None, threads: int | None = None
+) -> PlatformChoice:
+    """Settles platform, precision and threads, and tries the platform out.
+
+    Args:
+        name: platform in any case; None takes the fastest one that works here.
+        precision: `single`, `mixed` or `double`; None takes `mixed` on GPUs, else `single`.
+        threads: CPU threads; None takes all that this process may use.
+
+    Raises:
+        BackendError: the platform is not known here, or does not start.
+        ConfigError: another precision or number of threads.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise ConfigError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads: {threads} is not possible; use at least 1")
+    available = {platform.getName(): platform for platform in _platforms_by_speed()}
+    if name is None:
+        problems = {candidate: _problem(available[candidate]) for candidate in available}
+        working = [candidate for candidate in available if problems[candidate] is None]
+        if not working:
+            raise BackendError(f"no OpenMM platform works here: {problems}")
+        chosen = working[0]
+    else:
+        by_lower_case = {candidate.lower(): candidate for candidate in available}
+        if name.lower() not in by_lower_case:
+            raise BackendError(
+                f"platform {name!r} is not installed here; use one of {', '.join(available)}"
+            )
+        chosen = by_lower_case[name.lower()]
+        problem = _problem(available[chosen])
+        if problem is not None:
+            raise BackendError(f"platform {chosen} does not work here: {problem}")
+    default: Precision = "mixed" if chosen in _GPU_PLATFORMS else "single"
+    return PlatformChoice(
+        name=chosen,
+        precision=next((p for p in PRECISIONS if p == precision), default),
+        threads=threads or usable_cpus(),
+    )
+
+
+def apply_threads(choice: PlatformChoice) -> None:
+    """Limits torch's threads in this process to those of the run."""
+    torch.set_num_threads(choice.threads)
+
+
+def usable_cpus() -> int:
+    """Returns the number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _platforms_by_speed() -> list[openmm.Platform]:
+    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
+    return sorted(platforms, key=lambda platform: -platform.getSpeed())
+
+
+def _problem(platform: openmm.Platform) -> str | None:
+    """Returns why a platform cannot run a single free particle, None if it can."""
+    system = openmm.System()
+    system.addParticle(1.0)
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+        context.setPositions([openmm.Vec3(0, 0, 0)])
+        context.getIntegrator().step(1)
+    except openmm.OpenMMException as error:
+        return str(error)
+    return None
