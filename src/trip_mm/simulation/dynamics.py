@@ -1,0 +1,211 @@
+"""Execution of a dynamics stage, from its start or from its checkpoint."""
+
+import time
+
+import openmm
+from openmm import unit
+
+from trip_mm.errors import (
+    BackendError,
+    CellTooSmallError,
+    RunDirectoryError,
+    TripError,
+    UnstableSimulationError,
+)
+from trip_mm.simulation.checkpoints import (
+    StageCheckpoint,
+    read_checkpoint,
+    restore_context,
+    restore_outputs,
+    state_xml,
+    write_checkpoint,
+)
+from trip_mm.simulation.crash import (
+    Crash,
+    box_heights,
+    is_cell_too_small,
+    is_not_finite,
+    save_crash,
+)
+from trip_mm.simulation.interruption import RunInterrupted
+from trip_mm.simulation.monitor import StabilityMonitor
+from trip_mm.simulation.progress import SECONDS_PER_DAY
+from trip_mm.simulation.reporters import MonitorReporter, log_reporter, trajectory_reporter
+from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.simulation.schedule import next_stop, temperature_schedule
+from trip_mm.simulation.stage_task import Services, StageTask, build_simulation, place_at_start
+from trip_mm.units import NM_TO_ANGSTROM
+
+_FS_PER_NS = 1e6
+
+
+class DynamicsRun:
+    """One session of a dynamics stage: from its start or checkpoint to its end or a stop."""
+
+    def __init__(self, task: StageTask, services: Services) -> None:
+        self._task = task
+        self._services = services
+        checkpoint = read_checkpoint(task.directory)
+        restore_outputs(task.directory, None if checkpoint is None else checkpoint.progress)
+        start_step = 0 if checkpoint is None else checkpoint.progress.step
+        self._simulation = build_simulation(task, start_step)
+        self._earlier_seconds = 0.0 if checkpoint is None else checkpoint.progress.wall_seconds
+        self._place(checkpoint)
+        self._monitor = StabilityMonitor(services.watch, self._simulation.system)
+        self._temperatures = temperature_schedule(task.stage)
+        frame = self._monitor.frame(self._simulation)
+        self._initial_temperature = self._monitor.temperature(frame)
+        self._first_step = start_step
+        self._began = time.monotonic()
+        self._reporters: list[MonitorReporter] = []
+
+    def _place(self, checkpoint: StageCheckpoint | None) -> None:
+        if checkpoint is None:
+            place_at_start(self._simulation, self._task)
+            return
+        note = restore_context(self._simulation, checkpoint)
+        if note is not None:
+            self._services.progress.message(f"{self._task.label}: {note}")
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time spent in this stage, all sessions together, in s."""
+        return self._earlier_seconds + time.monotonic() - self._began
+
+    @property
+    def transferred_protons(self) -> int:
+        """Largest number of protons seen away from the atom the topology bonds them to."""
+        return self._monitor.transferred
+
+    def run(self) -> None:
+        """Runs to the end of the stage and leaves its state and a last checkpoint.
+
+        Raises:
+            UnstableSimulationError: NaN, torn bond or runaway temperature.
+            CellTooSmallError: the box shrank below twice the cutoff.
+            RunInterrupted: a signal asked to stop; a checkpoint has been written.
+            RunDirectoryError: an output file cannot be written.
+        """
+        task, simulation = self._task, self._simulation
+        self._add_reporters()
+        progress = self._services.progress
+        progress.stage_started(task.label, task.stage.n_steps, simulation.currentStep)
+        try:
+            while simulation.currentStep < task.stage.n_steps:
+                self._advance()
+                if self._services.interruption.requested:
+                    self._interrupt()
+            write_checkpoint(task.directory, simulation, self.wall_seconds)
+            write_atomically(task.directory.state, state_xml(simulation.context).encode())
+        finally:
+            for reporter in self._reporters:
+                reporter.close()
+            simulation.reporters.clear()
+
+    def _add_reporters(self) -> None:
+        directory, stage = self._task.directory, self._task.stage
+        periodic = self._simulation.system.usesPeriodicBoundaryConditions()
+        interval = stage.log_interval_steps
+        monitor = MonitorReporter(directory.monitor, interval, self._services.watch)
+        self._reporters.append(monitor)
+        self._simulation.reporters.extend(
+            [
+                log_reporter(directory.log, interval, periodic),
+                monitor,
+                trajectory_reporter(directory.trajectory, stage.trajectory_interval_steps),
+            ]
+        )
+
+    def _advance(self) -> None:
+        """Runs to the next stop, checks the frame, and writes the checkpoint when it is due."""
+        task, simulation = self._task, self._simulation
+        target = self._set_temperature()
+        stop = next_stop(simulation.currentStep, task.stage, self._seconds_per_step())
+        problem: Exception | None = None
+        try:
+            simulation.step(stop - simulation.currentStep)
+            self._monitor.check(simulation, target)
+        except UnstableSimulationError as error:
+            problem = error
+        except openmm.OpenMMException as error:
+            problem = error
+        except ValueError as error:  # a reporter met NaN
+            if not is_not_finite(error):
+                raise
+            problem = error
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{task.directory.path}: cannot be written ({error.strerror or error}); free some "
+                f"space, then continue with `trip-mm resume {task.directory.path.parent}`"
+            ) from error
+        if problem is not None:
+            raise self._failure(problem) from problem
+        step = simulation.currentStep
+        if step % task.stage.checkpoint_interval_steps == 0 and step < task.stage.n_steps:
+            write_checkpoint(task.directory, simulation, self.wall_seconds)
+        self._services.progress.stage_advanced(step, self.ns_per_day, f"{target:.0f} K")
+
+    def _set_temperature(self) -> float:
+        """Sets the temperature of the next steps; returns it, or the initial one in NVE."""
+        if self._temperatures is None:
+            return self._initial_temperature
+        target = self._temperatures.at(self._simulation.currentStep)
+        self._simulation.integrator.setTemperature(target * unit.kelvin)
+        if self._task.stage.kind == "npt":
+            parameter = openmm.MonteCarloBarostat.Temperature()
+            self._simulation.context.setParameter(parameter, target)
+        return target
+
+    def _seconds_per_step(self) -> float | None:
+        steps = self._simulation.currentStep - self._first_step
+        return (time.monotonic() - self._began) / steps if steps else None
+
+    @property
+    def ns_per_day(self) -> float:
+        """Speed of this session in ns/day; 0 before the first step."""
+        seconds = self._seconds_per_step()
+        if not seconds:
+            return 0.0
+        return self._task.stage.timestep_fs / _FS_PER_NS * SECONDS_PER_DAY / seconds
+
+    def _interrupt(self) -> None:
+        task, simulation = self._task, self._simulation
+        signal_number = self._services.interruption.signal_number
+        assert signal_number is not None
+        write_checkpoint(task.directory, simulation, self.wall_seconds)
+        raise RunInterrupted(
+            f"{task.label}: stopped at step {simulation.currentStep} of {task.stage.n_steps}; "
+            f"continue with `trip-mm resume {task.directory.path.parent}`",
+            signal_number,
+        )
+
+    def _failure(self, problem: Exception) -> TripError:
+        """Saves the last frames and says what happened to which atoms."""
+        task, simulation = self._task, self._simulation
+        after = self._monitor.frame(simulation)
+        before = self._monitor.last_good
+        save_crash(task.directory, task.structure.topology, Crash(before, after))
+        time_ps = after.step * task.stage.timestep_fs / 1000.0
+        where = f"{task.directory.path}: step {after.step} ({time_ps:.4g} ps)"
+        saved = f"the frames before and at the stop are in {task.directory.crash}"
+        if is_cell_too_small(problem):
+            box = after.box_vectors if before is None else before.box_vectors
+            assert box is not None
+            heights = ", ".join(f"{h:.2f}" for h in box_heights(box) * NM_TO_ANGSTROM)
+            return CellTooSmallError(
+                f"{where}: the box has become too small; its last heights were {heights} A "
+                f"({problem}); {saved}; start from a larger box"
+            )
+        if isinstance(problem, UnstableSimulationError):
+            reason = str(problem)
+        elif is_not_finite(problem):
+            reason = f"energy or position is not a number ({problem}); {self._monitor.suspects()}"
+        else:
+            return BackendError(
+                f"{where}: OpenMM stopped: {problem}; {saved}; fix the cause, then continue with "
+                f"`trip-mm resume {task.directory.path.parent}`"
+            )
+        return UnstableSimulationError(
+            f"{where}: {reason}; {saved}; use a shorter timestep, a longer minimization or a "
+            "settling stage with high friction before this one, or a better potential"
+        )

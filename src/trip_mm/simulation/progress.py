@@ -1,0 +1,125 @@
+"""How a run tells people where it stands: log records, plain lines, or a bar on a terminal."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+SECONDS_PER_DAY = 86_400.0
+PLAIN_INTERVAL_S = 20.0
+"""Least time in s between two lines about the same stage."""
+
+
+class ProgressListener(Protocol):
+    """What the execution of a run reports to."""
+
+    def message(self, text: str) -> None:
+        """Says something once."""
+
+    def stage_started(self, label: str, n_steps: int, step: int) -> None:
+        """A stage begins at `step` of `n_steps` (0 steps: of unknown length)."""
+
+    def stage_advanced(self, step: int, ns_per_day: float, detail: str) -> None:
+        """The current stage has done `step` steps."""
+
+    def stage_finished(self, text: str) -> None:
+        """The current stage is done."""
+
+    def stopped(self) -> None:
+        """The run ends, finished or not."""
+
+
+class LineProgress:
+    """One line of text per event; at most one line every 20 s while a stage advances.
+
+    Args:
+        write: takes each line.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._label = ""
+        self._n_steps = 0
+        self._last = 0.0
+
+    def message(self, text: str) -> None:
+        """Writes a line."""
+        self._write(text)
+
+    def stage_started(self, label: str, n_steps: int, step: int) -> None:
+        """Writes where the stage begins."""
+        self._label, self._n_steps, self._last = label, n_steps, time.monotonic()
+        continued = f", continuing at step {step}" if step else ""
+        length = f": {n_steps} steps" if n_steps else ""
+        self._write(f"{label}{length}{continued}")
+
+    def stage_advanced(self, step: int, ns_per_day: float, detail: str) -> None:
+        """Writes steps, speed and time left, now and then."""
+        now = time.monotonic()
+        if now - self._last < PLAIN_INTERVAL_S:
+            return
+        self._last = now
+        length = f"/{self._n_steps}" if self._n_steps else ""
+        speed = f", {ns_per_day:.3g} ns/day" if ns_per_day > 0 else ""
+        self._write(f"{self._label}: step {step}{length}{speed}{', ' + detail if detail else ''}")
+
+    def stage_finished(self, text: str) -> None:
+        """Writes the stage's result."""
+        self._write(f"{self._label}: {text}")
+
+    def stopped(self) -> None:
+        """Nothing is left to write."""
+
+
+def logging_progress() -> LineProgress:
+    """Returns a listener that writes to the logger `trip_mm`, for use from Python."""
+    return LineProgress(logging.getLogger("trip_mm").info)
+
+
+class BarProgress:
+    """A bar with steps, ns/day and time left on a terminal.
+
+    Args:
+        console: where to draw.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[detail]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            speed_estimate_period=600.0,
+        )
+        self._task: TaskID | None = None
+
+    def message(self, text: str) -> None:
+        """Prints a line above the bars."""
+        self._console.print(text, markup=False)
+
+    def stage_started(self, label: str, n_steps: int, step: int) -> None:
+        """Starts a bar."""
+        self._bars.start()
+        total = n_steps or None
+        self._task = self._bars.add_task(label, total=total, completed=step, detail="")
+
+    def stage_advanced(self, step: int, ns_per_day: float, detail: str) -> None:
+        """Moves the bar."""
+        if self._task is not None:
+            speed = f"{ns_per_day:.3g} ns/day " if ns_per_day > 0 else ""
+            self._bars.update(self._task, completed=step, detail=speed + detail)
+
+    def stage_finished(self, text: str) -> None:
+        """Fills the bar and prints the stage's result beside it."""
+        if self._task is not None:
+            total = self._bars.tasks[self._bars.task_ids.index(self._task)].total
+            self._bars.update(self._task, total=total or 1, completed=total or 1, detail=text)
+
+    def stopped(self) -> None:
+        """Leaves the terminal in order."""
+        self._bars.stop()
