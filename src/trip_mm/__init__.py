@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from trip_mm.checkpoint import import_published, load_potential, new_potential, save_potential
     from trip_mm.model.trip import TripConfig, TripModel
     from trip_mm.potential import TripPotential
-    from trip_mm.simulation.run import resume, run
+    from trip_mm.workflow import resume, run
 
 __version__ = "0.1.0"
 
@@ -23,8 +23,8 @@ _HOME = {
     "import_published": "trip_mm.checkpoint",
     "load_potential": "trip_mm.checkpoint",
     "new_potential": "trip_mm.checkpoint",
-    "resume": "trip_mm.simulation.run",
-    "run": "trip_mm.simulation.run",
+    "resume": "trip_mm.workflow",
+    "run": "trip_mm.workflow",
     "save_potential": "trip_mm.checkpoint",
 }
 

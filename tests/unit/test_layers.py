@@ -30,6 +30,7 @@ LAYER_OF = {
     "torsion": 5,
     "training": 5,
     "analysis": 6,
+    "workflow": 6,
     "cli": 7,
     "__main__": 8,
 }

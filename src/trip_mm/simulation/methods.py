@@ -1,0 +1,186 @@
+"""`methods.md`: what was done, in prose that can go into a paper, with versions and citations."""
+
+from collections.abc import Sequence
+
+from trip_mm.elements import formula
+from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.plan import RunPlan
+from trip_mm.simulation.potentials import amber14_cutoff
+from trip_mm.simulation.schedule import RAMP_INCREMENTS, temperature_schedule
+from trip_mm.simulation.stage import ResolvedStage
+from trip_mm.units import NM_TO_ANGSTROM
+
+_CITATIONS = {
+    "trip": (
+        "B. Hedelius, TrIP: Transformer Interatomic Potential, thesis, Brigham Young University "
+        "(2024)."
+    ),
+    "openmm": (
+        "P. Eastman et al., OpenMM 8: Molecular Dynamics Simulation with Machine Learning "
+        "Potentials, J. Phys. Chem. B 128, 109 (2024)."
+    ),
+    "openmm-torch": "OpenMM-Torch, https://github.com/openmm/openmm-torch.",
+    "openmm-ml": "OpenMM-ML, https://github.com/openmm/openmm-ml.",
+    "middle": (
+        "Z. Zhang, X. Liu, K. Yan, M. E. Tuckerman, J. Liu, Unified Efficient Thermostat Scheme "
+        "for the Canonical Ensemble with Holonomic or Isokinetic Constraints via Molecular "
+        "Dynamics, J. Phys. Chem. A 123, 6056 (2019)."
+    ),
+    "barostat": (
+        "J. Aqvist, P. Wennerstrom, M. Nervall, S. Bjelic, B. O. Brandsdal, Molecular dynamics "
+        "simulations of water and biomolecules with a Monte Carlo constant pressure algorithm, "
+        "Chem. Phys. Lett. 384, 288 (2004)."
+    ),
+    "amber14": (
+        "J. A. Maier et al., ff14SB: Improving the Accuracy of Protein Side Chain and Backbone "
+        "Parameters from ff99SB, J. Chem. Theory Comput. 11, 3696 (2015)."
+    ),
+    "tip3pfb": (
+        "L.-P. Wang, T. J. Martinez, V. S. Pande, Building Force Fields: An Automatic, Systematic, "
+        "and Reproducible Approach, J. Phys. Chem. Lett. 5, 1885 (2014)."
+    ),
+    "pme": (
+        "U. Essmann et al., A smooth particle mesh Ewald method, J. Chem. Phys. 103, 8577 (1995)."
+    ),
+    "gfn2": (
+        "C. Bannwarth, S. Ehlert, S. Grimme, GFN2-xTB, J. Chem. Theory Comput. 15, 1652 (2019)."
+    ),
+    "mdanalysis": (
+        "R. J. Gowers et al., MDAnalysis: A Python Package for the Rapid Analysis of Molecular "
+        "Dynamics Simulations, Proc. 15th Python in Science Conf., 98 (2016)."
+    ),
+}
+
+
+def methods_text(plan: RunPlan, structure: BuiltStructure, versions: dict[str, str]) -> str:
+    """Returns the content of methods.md."""
+    paragraphs = [
+        f"# Methods: {plan.name}",
+        _system_paragraph(structure),
+        *(_potential_paragraph(plan, str(p), structure) for p in plan.potentials()),
+        "## Protocol",
+        "\n".join(
+            f"{index + 1}. **{stage.name}.** {_stage_sentence(plan, index)}"
+            for index, stage in enumerate(plan.stages)
+        ),
+        _numerics_paragraph(plan),
+        "## Software",
+        ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+        "## References",
+        "\n".join(f"- {citation}" for citation in _citations(plan)),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _system_paragraph(structure: BuiltStructure) -> str:
+    residues = list(structure.topology.residues())
+    solute = [r for r in residues if next(r.atoms()).index < structure.n_solute_atoms]
+    n_rest = len(residues) - len(solute)
+    names = "-".join(residue.name for residue in solute)
+    numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
+    text = f"The system has {len(numbers)} atoms"
+    if solute:
+        text += f": the solute {names} ({formula(numbers[: structure.n_solute_atoms])})"
+        text += f" and {n_rest} solvent molecules or ions" if n_rest else ""
+    else:
+        text += f" in {n_rest} molecules or ions"
+    text += f"; net charge {structure.net_charge:+d}." if structure.net_charge else "."
+    if structure.box_vectors is None:
+        return text + " There are no periodic boundaries."
+    rows = "; ".join(
+        "(" + ", ".join(f"{value * NM_TO_ANGSTROM:.3f}" for value in row) + ")"
+        for row in structure.box_vectors
+    )
+    return f"{text} The periodic box has the initial lattice vectors {rows} A."
+
+
+def _potential_paragraph(plan: RunPlan, potential: str, structure: BuiltStructure) -> str:
+    kind, _, name = potential.partition(":")
+    if kind == "amber14":
+        text = f"**Amber14.** The Amber14 force field (protein: ff14SB) with {name} water"
+        cutoff = amber14_cutoff(structure.box_vectors)
+        if cutoff is None:
+            return text + ", without cutoff."
+        return (
+            f"{text}; smooth particle mesh Ewald with a real-space cutoff of "
+            f"{cutoff * NM_TO_ANGSTROM:.2f} A. Bonds to hydrogen and water are rigid."
+        )
+    if kind == "trip":
+        record = plan.models[potential]
+        return (
+            f"**TrIP.** The machine-learned potential {record.name} (TrIP, an SE(3)-Transformer; "
+            f"level of theory of its labels: {record.level_of_theory}; sha256 {record.sha256}), "
+            f"evaluated through OpenMM's {plan.backend} force backend. No constraints."
+        )
+    return f"**openmm-ml.** The machine-learned potential {name} of openmm-ml. No constraints."
+
+
+def _stage_sentence(plan: RunPlan, index: int) -> str:
+    stage = plan.stages[index]
+    on = f"on {plan.stage_potential(index)}"
+    if stage.kind == "minimize":
+        limit = f", at most {stage.max_iterations} iterations" if stage.max_iterations else ""
+        return (
+            f"Energy minimization (L-BFGS) {on} to a root-mean-square force of "
+            f"{stage.tolerance_kj_per_mol_nm:g} kJ/mol/nm{limit}."
+        )
+    ensembles = {"nvt": "Constant volume", "npt": "Constant pressure", "nve": "Constant energy"}
+    text = (
+        f"{ensembles[stage.kind]} for {stage.duration_ps:g} ps "
+        f"({stage.n_steps} steps of {stage.timestep_fs:g} fs) {on}, {_control(stage)}."
+    )
+    if plan.draws_velocities(index) and stage.temperature_start_k is not None:
+        text += (
+            " Velocities were drawn from the Maxwell-Boltzmann distribution at "
+            f"{stage.temperature_start_k:g} K."
+        )
+    if stage.hydrogen_mass_u is not None:
+        text += f" Hydrogen masses were repartitioned to {stage.hydrogen_mass_u:g} u."
+    return text
+
+
+def _control(stage: ResolvedStage) -> str:
+    temperatures = temperature_schedule(stage)
+    if temperatures is None:
+        return "leapfrog Verlet integrator"
+    text = f"LangevinMiddle integrator with a friction of {stage.friction_per_ps:g}/ps"
+    if temperatures.n_increments > 1:
+        text += (
+            f", heated or cooled from {temperatures.start_k:g} K to {temperatures.end_k:g} K in "
+            f"{min(RAMP_INCREMENTS, stage.n_steps)} equal increments"
+        )
+    else:
+        text += f" at {temperatures.end_k:g} K"
+    if stage.pressure_bar is not None:
+        text += (
+            f", Monte Carlo barostat at {stage.pressure_bar:g} bar with a trial every "
+            f"{stage.barostat_interval} steps, which moves molecules whole"
+        )
+    return text
+
+
+def _numerics_paragraph(plan: RunPlan) -> str:
+    return (
+        f"All stages ran on OpenMM's {plan.platform.name} platform in {plan.platform.precision} "
+        f"precision (network: {plan.platform.dtype}). Every random number derives from the seed "
+        f"{plan.seed}. Backbone torsions were analysed with MDAnalysis on the trajectory of the "
+        "last dynamics stage."
+    )
+
+
+def _citations(plan: RunPlan) -> Sequence[str]:
+    used = ["openmm", "mdanalysis"]
+    for potential in plan.potentials():
+        used.append(potential.kind)
+        if potential.kind == "amber14":
+            used += ["pme"] + (["tip3pfb"] if potential.name == "tip3pfb" else [])
+        if potential.kind == "trip" and plan.backend == "torch":
+            used.append("openmm-torch")
+        record = plan.models.get(str(potential))
+        if record is not None and "gfn2" in f"{record.level_of_theory} {record.name}".lower():
+            used.append("gfn2")
+    if any(stage.kind in ("nvt", "npt") for stage in plan.stages):
+        used.append("middle")
+    if any(stage.kind == "npt" for stage in plan.stages):
+        used.append("barostat")
+    return [_CITATIONS[key] for key in dict.fromkeys(used)]

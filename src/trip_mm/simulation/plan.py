@@ -1,0 +1,280 @@
+"""The plan of a run: settings resolved to what is executed and recorded in run.json."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trip_mm.errors import ConfigError, RunDirectoryError
+from trip_mm.simulation.platforms import PlatformChoice, choose_platform
+from trip_mm.simulation.schema import (
+    PotentialConfig,
+    ProtocolConfig,
+    ResolvedStage,
+    SystemConfig,
+    load_protocol,
+    load_system,
+    to_document,
+)
+
+_PROTOCOL_KEYS = ("stages", "defaults", "seed")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the caller of a run may choose beside system and protocol.
+
+    Attributes:
+        potential: in place of the system's: `amber14`, `trip:NAME`, `openmm-ml:NAME`, or the name
+            or file of a TrIP model; None keeps the system's.
+        backend: force backend of TrIP.
+        platform: OpenMM platform; None for the fastest.
+        precision: `single`, `mixed`, `double`; None for the platform's usual one.
+        threads: CPU threads; None for all.
+        overrides: `key.path=value` changes; keys of the protocol (`stages`, `defaults`, `seed`)
+            go there, others to the system; `protocol.` and `system.` in front say it outright.
+    """
+
+    potential: str | None = None
+    backend: str = "auto"
+    platform: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The TrIP model of a run.
+
+    Attributes:
+        name: registered name, or the name the file had.
+        sha256: digest of the checkpoint.
+        file: its copy relative to the run directory; None for a registered model.
+        level_of_theory: method of its labels, as far as it says.
+    """
+
+    name: str
+    sha256: str
+    file: str | None
+    level_of_theory: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything that determines a run, apart from the built structure.
+
+    Attributes:
+        name: of the run: system, potential, protocol.
+        potential: of the stages that do not name their own.
+        stages: resolved, in order.
+        seed: every random number derives from it.
+        backend: force backend of TrIP, never `auto`.
+        platform: OpenMM platform, precision, threads.
+        system: the system's settings, for the record.
+        protocol: the protocol's settings, for the record.
+        models: TrIP models by potential (`trip:NAME`).
+    """
+
+    name: str
+    potential: PotentialConfig
+    stages: tuple[ResolvedStage, ...]
+    seed: int
+    backend: str
+    platform: PlatformChoice
+    system: dict[str, Any]
+    protocol: dict[str, Any]
+    models: dict[str, ModelRecord]
+
+    def stage_potential(self, index: int) -> PotentialConfig:
+        """Returns the potential that acts in a stage."""
+        return self.stages[index].potential or self.potential
+
+    def potentials(self) -> list[PotentialConfig]:
+        """Returns the potentials of all stages, each once, in order of use."""
+        used = [self.stage_potential(index) for index in range(len(self.stages))]
+        return list({str(potential): potential for potential in used}.values())
+
+    def draws_velocities(self, index: int) -> bool:
+        """Whether a stage starts with new velocities.
+
+        They are carried over only from a dynamics stage directly before, on the same potential
+        with the same constraints and masses; an NVE stage with a temperature always draws.
+        """
+        stage = self.stages[index]
+        if stage.kind == "nve" and stage.temperature_start_k is not None:
+            return True
+        before = self.stages[index - 1] if index > 0 else None
+        return (
+            before is None
+            or before.kind == "minimize"
+            or self.stage_potential(index - 1) != self.stage_potential(index)
+            or before.constraints != stage.constraints
+            or before.hydrogen_mass_u != stage.hydrogen_mass_u
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plan as JSON values."""
+        return {
+            "name": self.name,
+            "potential": str(self.potential),
+            "stages": [stage.to_dict() for stage in self.stages],
+            "seed": self.seed,
+            "backend": self.backend,
+            "platform": asdict(self.platform),
+            "models": {key: asdict(record) for key, record in self.models.items()},
+            "system": self.system,
+            "protocol": self.protocol,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "RunPlan":
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            RunDirectoryError: something is missing or malformed.
+        """
+        try:
+            stages = []
+            for values in content["stages"]:
+                own = values["potential"]
+                potential = None if own is None else PotentialConfig.model_validate(own)
+                stages.append(ResolvedStage(**{**values, "potential": potential}))
+            return cls(
+                name=content["name"],
+                potential=PotentialConfig.model_validate(content["potential"]),
+                stages=tuple(stages),
+                seed=content["seed"],
+                backend=content["backend"],
+                platform=PlatformChoice(**content["platform"]),
+                system=content["system"],
+                protocol=content["protocol"],
+                models={key: ModelRecord(**value) for key, value in content["models"].items()},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(f"run.json: is damaged ({error!r}); restore it") from error
+
+
+def parse_potential(text: str) -> PotentialConfig:
+    """Reads `amber14`, `trip:NAME`, `openmm-ml:NAME`, or the name or file of a TrIP model.
+
+    Raises:
+        ConfigError: the text is none of these.
+    """
+    from trip_mm.checkpoint import registry
+
+    if text in registry() or text.endswith(".safetensors"):
+        return PotentialConfig(kind="trip", name=text)
+    try:
+        return PotentialConfig.model_validate(text)
+    except ValidationError as error:
+        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise ConfigError(f"potential {text!r}: {message}") from error
+
+
+def load_configs(
+    system_yaml: Path, protocol_yaml: Path, options: RunOptions
+) -> tuple[SystemConfig, ProtocolConfig]:
+    """Loads system and protocol with the overrides that concern each.
+
+    Raises:
+        ConfigError: a file or an override is wrong.
+    """
+    for_system, for_protocol = split_overrides(options.overrides)
+    if options.potential is not None:
+        chosen = parse_potential(options.potential)
+        quoted = chosen.name.replace("'", "''")
+        for_system.append(f"potential.{chosen.kind}='{quoted}'")
+    return load_system(system_yaml, for_system), load_protocol(protocol_yaml, for_protocol)
+
+
+def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOptions) -> RunPlan:
+    """Resolves settings to a plan; touches no disk but the models'.
+
+    Raises:
+        ConfigError: a stage does not fit the potential.
+        BackendError: platform or force backend do not work here.
+        CheckpointError: a model cannot be read.
+    """
+    platform = choose_platform(options.platform, options.precision, options.threads)
+    plan = RunPlan(
+        name=f"{system.name}-{_short_name(system.potential)}-{protocol.name}",
+        potential=system.potential,
+        stages=tuple(protocol.resolve(system.potential.kind)),
+        seed=protocol.seed,
+        backend=options.backend,
+        platform=platform,
+        system=_for_record(system),
+        protocol=to_document(protocol),
+        models={},
+    )
+    used = [potential for potential in plan.potentials() if potential.kind == "trip"]
+    return replace(
+        plan,
+        backend=resolve_backend_of(plan, options.backend),
+        models={str(potential): _model_record(potential) for potential in used},
+    )
+
+
+def resolve_backend_of(plan: RunPlan, backend: str) -> str:
+    """Returns the force backend that a run uses: never `auto` where TrIP computes forces.
+
+    Raises:
+        BackendError: the backend does not work here.
+        ConfigError: there is no backend of that name.
+    """
+    from trip_mm.backends.openmm_force import resolve_backend
+
+    if all(potential.kind != "trip" for potential in plan.potentials()):
+        return backend
+    return resolve_backend(backend)  # type: ignore[arg-type]
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sorts `key.path=value` changes into those of the system and those of the protocol."""
+    for_system: list[str] = []
+    for_protocol: list[str] = []
+    for override in overrides:
+        first = override.split("=")[0].split(".")[0].split("[")[0].strip()
+        if first == "system":
+            for_system.append(override.split(".", 1)[1])
+        elif first == "protocol":
+            for_protocol.append(override.split(".", 1)[1])
+        elif first in _PROTOCOL_KEYS:
+            for_protocol.append(override)
+        else:
+            for_system.append(override)
+    return for_system, for_protocol
+
+
+def _short_name(potential: PotentialConfig) -> str:
+    if potential.kind == "amber14":
+        return potential.kind
+    return Path(potential.name).stem if potential.kind == "trip" else potential.name
+
+
+def _for_record(system: SystemConfig) -> dict[str, Any]:
+    """Returns the system's settings without the path of this machine."""
+    document = to_document(system)
+    structure = document.get("structure")
+    if isinstance(structure, dict) and "file" in structure:
+        structure["file"] = Path(structure["file"]).name
+    return document
+
+
+def _model_record(potential: PotentialConfig) -> ModelRecord:
+    from trip_mm.checkpoint import load_potential, registry
+
+    loaded = load_potential(potential.name)
+    card = registry().get(potential.name)
+    assert loaded.sha256 is not None
+    own = loaded.metadata.get("level_of_theory", "not recorded in the checkpoint")
+    level = card.level_of_theory if card is not None else str(own)
+    return ModelRecord(
+        name=potential.name if card is not None else Path(potential.name).name,
+        sha256=loaded.sha256,
+        file=None,
+        level_of_theory=level,
+    )

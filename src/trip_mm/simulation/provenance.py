@@ -1,0 +1,140 @@
+"""Where a result comes from: versions, revision, and the models a run keeps beside itself."""
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trip_mm import __version__
+from trip_mm.errors import RunDirectoryError
+from trip_mm.simulation.plan import ModelRecord, RunPlan
+from trip_mm.simulation.schema import PotentialConfig
+
+_PACKAGES = (
+    "openmm",
+    "openmmtorch",
+    "openmmml",
+    "torch",
+    "e3nn",
+    "numpy",
+    "scipy",
+    "MDAnalysis",
+    "rdkit",
+    "pdbfixer",
+)
+RUN_FORMAT_VERSION = 1
+_MODEL_DIRECTORY = "models"
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, trip-mm and the packages that decide the numbers."""
+    found = {"python": platform.python_version(), "trip-mm": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> dict[str, Any] | None:
+    """Returns commit and cleanliness of the checkout this package runs from, None without one."""
+    source = Path(__file__).resolve().parents[3]
+    if not (source / ".git").exists():
+        return None
+    try:
+        commit = _git(source, "rev-parse", "HEAD")
+        changed = _git(source, "status", "--porcelain", "--untracked-files=no", "--", "src")
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return None
+    return {"commit": commit.strip(), "modified": bool(changed.strip())}
+
+
+def _git(source: Path, *arguments: str) -> str:
+    completed = subprocess.run(
+        ["git", "-C", str(source), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return completed.stdout
+
+
+def run_record(plan: RunPlan, n_atoms: int) -> dict[str, Any]:
+    """Returns the content of run.json: the plan and what it ran with; nothing of the host."""
+    return {
+        "format_version": RUN_FORMAT_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "n_atoms": n_atoms,
+        "versions": versions(),
+        "git": git_revision(),
+        **plan.to_dict(),
+    }
+
+
+def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
+    """Copies model files that are not registered into the run directory.
+
+    Returns:
+        The plan with potentials that name the copies, so that the run directory is complete.
+    """
+    from trip_mm.checkpoint import registry
+
+    renamed: dict[str, PotentialConfig] = {}
+    records: dict[str, ModelRecord] = {}
+    for potential in plan.potentials():
+        record = plan.models.get(str(potential))
+        if record is None:
+            continue
+        if potential.name in registry():
+            records[str(potential)] = record
+            continue
+        source = Path(potential.name)
+        file = f"{_MODEL_DIRECTORY}/{source.stem}-{record.sha256[:8]}{source.suffix}"
+        (run_path / _MODEL_DIRECTORY).mkdir(exist_ok=True)
+        shutil.copyfile(source, run_path / file)
+        copied = PotentialConfig(kind="trip", name=file)
+        renamed[str(potential)] = copied
+        records[str(copied)] = replace(record, file=file)
+    stages = tuple(
+        stage
+        if stage.potential is None
+        else replace(stage, potential=renamed.get(str(stage.potential), stage.potential))
+        for stage in plan.stages
+    )
+    potential = renamed.get(str(plan.potential), plan.potential)
+    return replace(plan, potential=potential, stages=stages, models=records)
+
+
+def loadable(potential: PotentialConfig, plan: RunPlan, run_path: Path) -> PotentialConfig:
+    """Returns a potential of a plan with the path that its model has here, if it is a file."""
+    record = plan.models.get(str(potential))
+    if record is None or record.file is None:
+        return potential
+    return PotentialConfig(kind="trip", name=str(run_path / record.file))
+
+
+def check_models(plan: RunPlan, run_path: Path) -> None:
+    """Checks that the models are still those that the run began with.
+
+    Raises:
+        RunDirectoryError: a model has changed.
+        CheckpointError: it cannot be read any more.
+    """
+    from trip_mm.checkpoint import load_potential
+
+    for potential in plan.potentials():
+        record = plan.models.get(str(potential))
+        if record is None:
+            continue
+        found = load_potential(loadable(potential, plan, run_path).name).sha256
+        if found != record.sha256:
+            raise RunDirectoryError(
+                f"{run_path}: the model {record.name} is not the one the run began with (sha256 "
+                f"{found}, was {record.sha256}); restore it, or start a new run"
+            )
