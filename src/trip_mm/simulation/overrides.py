@@ -49,13 +49,14 @@ def _assign(
     document: Document, path: Location, value: Any, model: type[BaseModel], where: str
 ) -> None:
     current: Any = document
-    for depth, part in enumerate(path[:-1]):
-        key = _existing_key(current, part, path[:depth], model, where)
+    walked: Location = ()
+    for part in path[:-1]:
+        key = _existing_key(current, part, walked, model, where)
         child = current[key] if isinstance(current, list) else current.get(key)
-        if path[depth] == "potential" or (child is None and isinstance(current, dict)):
+        if key == "potential" or (child is None and isinstance(current, dict)):
             current[key] = child = {}
-        current = child
-    current[_existing_key(current, path[-1], path[:-1], model, where)] = value
+        current, walked = child, (*walked, key)
+    current[_existing_key(current, path[-1], walked, model, where)] = value
 
 
 def _existing_key(
