@@ -1,0 +1,80 @@
+"""`trip-mm analyze ramachandran` as a user calls it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trip_mm.cli.main import app
+
+DATA = Path(__file__).parents[1] / "data" / "ala3"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    directory = tmp_path / "run"
+    (directory / "03-production").mkdir(parents=True)
+    shutil.copy(DATA / "ala3.pdb", directory / "topology.pdb")
+    shutil.copy(DATA / "ala3.xtc", directory / "03-production" / "trajectory.xtc")
+    return directory
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["analyze", "ramachandran", *map(str, arguments)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_run_directory(run_dir: Path) -> None:
+    status, out, _ = call(run_dir)
+    assert status == 0
+    summary = json.loads((run_dir / "ramachandran.json").read_text())
+    states = summary["state_sets"]["tiled"]["pooled"]["states"]
+    for name, row in states.items():
+        rows = [line.split() for line in out.splitlines()]
+        printed = next(cells for cells in rows if len(cells) >= 6 and cells[-6] == name)
+        assert printed[-1] == f"{row['population_percent']:.1f}"
+    assert "unassigned" in out
+    assert "overlap" not in out
+    assert "60 frames" in out
+
+
+def test_thesis_states_report_their_overlap(run_dir: Path) -> None:
+    status, out, _ = call(run_dir, "--states", "thesis")
+    assert status == 0
+    assert next(line for line in out.splitlines() if "overlap" in line).split()[-1] == "5.0"
+
+
+def test_any_files(tmp_path: Path) -> None:
+    for name in ("ala3.pdb", "ala3.xtc"):
+        shutil.copy(DATA / name, tmp_path)
+    out_dir = tmp_path / "a" / "b"
+    files = ("--topology", tmp_path / "ala3.pdb", "--trajectory", tmp_path / "ala3.xtc")
+    status, out, _ = call(*files, "--out", out_dir)
+    assert status == 0
+    assert "ALA2" in out
+    assert sorted(path.name for path in out_dir.iterdir()) == [
+        "ramachandran.csv",
+        "ramachandran.json",
+        "ramachandran.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a RUN_DIR"),
+        (("--topology", "a.pdb"), "give a RUN_DIR, or both"),
+        (("run", "--topology", "a.pdb"), "exclude each other"),
+        (("nowhere",), "nowhere: no such directory"),
+        (("--topology", "a.pdb", "--trajectory", "a.xtc"), "a.pdb: no such file"),
+    ],
+)
+def test_one_clear_error(arguments: tuple[str, ...], message: str) -> None:
+    status, out, err = call(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
