@@ -158,8 +158,9 @@ class StageConfig(StageSettings):
     @model_validator(mode="before")
     @classmethod
     def _default_name(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "name" not in value and isinstance(value.get("kind"), str):
-            return {**value, "name": value["kind"]}
+        if isinstance(value, dict) and "name" not in value:
+            kind = value.get("kind")
+            return {**value, "name": kind if isinstance(kind, str) and kind else "unnamed"}
         return value
 
     @model_validator(mode="after")
@@ -181,7 +182,8 @@ class StageConfig(StageSettings):
         if not found and self.timestep is not None:
             kinds = [self.potential.is_classical] if self.potential else [False, True]
             for classical in kinds:
-                found += [p for p in self._step_problems(classical) if p not in found]
+                known = {key for key, _ in found}
+                found += [p for p in self._step_problems(classical) if p[0] not in known]
         if found:
             raise problems(found)
         return self
