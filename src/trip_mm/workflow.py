@@ -153,7 +153,7 @@ def start(prepared: PreparedRun, out_dir: str | Path | None, progress: ProgressL
         RunDirectoryError: the directory holds something already.
         TripError: a stage failed or was interrupted; what is there can be resumed.
     """
-    path = RUNS / prepared.plan.name if out_dir is None else Path(out_dir)
+    path = run_path(prepared, out_dir)
     directory = RunDirectory.create(path)
     with directory.locked():
         plan = prepare(directory, prepared.plan, prepared.structure)
@@ -161,6 +161,11 @@ def start(prepared: PreparedRun, out_dir: str | Path | None, progress: ProgressL
         structure = load_structure(path / STRUCTURE_FILE)
         execute(directory, plan, structure, progress, analyze_torsions)
     return path
+
+
+def run_path(prepared: PreparedRun, out_dir: str | Path | None) -> Path:
+    """Returns the run directory: the one asked for, or `runs/SYSTEM-POTENTIAL-PROTOCOL`."""
+    return RUNS / prepared.plan.name if out_dir is None else Path(out_dir)
 
 
 def analyze_torsions(run_dir: Path) -> dict[str, Any] | None:

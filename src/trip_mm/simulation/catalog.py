@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-import trip_mm
 from trip_mm.errors import ConfigError
 
 Kind = Literal["systems", "protocols"]
@@ -41,6 +40,6 @@ def shipped(kind: Kind) -> dict[str, Path]:
 
 def _folder(kind: Kind) -> Path:
     """A wheel carries the folders inside the package; a checkout has them at its top."""
-    package = Path(trip_mm.__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "data" / kind
     return installed if installed.is_dir() else package.parents[1] / kind

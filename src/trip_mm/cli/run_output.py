@@ -1,0 +1,134 @@
+"""What `trip-mm run` and `trip-mm resume` print: plan, progress, summary."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from trip_mm.cli.console import console, error_console
+from trip_mm.simulation.estimate import estimate
+from trip_mm.simulation.interruption import RunInterrupted
+from trip_mm.simulation.progress import BarProgress, LineProgress, ProgressListener
+from trip_mm.simulation.run_directory import SUMMARY_FILE, read_json
+from trip_mm.simulation.stage import ResolvedStage
+from trip_mm.workflow import PreparedRun
+
+_SIGNAL_EXIT = 128
+_SECONDS_PER_HOUR = 3600.0
+
+
+def listener() -> ProgressListener:
+    """Returns bars on a terminal, plain lines otherwise."""
+    if console.is_terminal:
+        return BarProgress(console)
+    return LineProgress(lambda text: print(text, flush=True))
+
+
+def finish(work: Callable[[], Path]) -> None:
+    """Runs the work and prints its summary; a run stopped by a signal exits with 128 + signal."""
+    try:
+        path = work()
+    except RunInterrupted as error:
+        error_console.print(str(error), markup=False)
+        raise typer.Exit(_SIGNAL_EXIT + error.signal_number) from error
+    show_summary(path)
+
+
+def show_plan(prepared: PreparedRun, path: Path) -> None:
+    """Prints the resolved plan with an estimate of its time."""
+    plan, structure = prepared.plan, prepared.structure
+    estimates = estimate(plan, structure)
+    n_atoms = structure.topology.getNumAtoms()
+    console.print(
+        f"{plan.name}: {n_atoms} atoms, {plan.platform.name} platform, {plan.platform.precision} "
+        f"precision, {plan.platform.threads} threads, seed {plan.seed}",
+        markup=False,
+    )
+    columns = ("stage", "potential", "steps", "timestep", "temperature", "frames", "time")
+    table = Table(*columns, title=f"Plan for {escape(str(path))}", title_justify="left")
+    for index, (stage, cost) in enumerate(zip(plan.stages, estimates, strict=True)):
+        table.add_row(
+            _title(stage.name, stage.kind),
+            str(plan.stage_potential(index)),
+            _steps(stage),
+            f"{stage.timestep_fs:g} fs" if stage.n_steps else "",
+            _temperature(stage),
+            str(stage.n_steps // stage.trajectory_interval_steps) if stage.n_steps else "",
+            "unknown" if cost.seconds is None else _duration(cost.seconds),
+        )
+    console.print(table)
+    total = sum(cost.seconds or 0.0 for cost in estimates)
+    per_step = ", ".join(
+        dict.fromkeys(
+            f"{plan.stage_potential(i)} {cost.seconds_per_step * 1000:.1f} ms"
+            for i, cost in enumerate(estimates)
+        )
+    )
+    console.print(f"estimated time {_duration(total)} (one step: {per_step})", markup=False)
+
+
+def show_summary(path: Path) -> None:
+    """Prints what a finished run found and where it is."""
+    summary = read_json(path / SUMMARY_FILE)
+    columns = ("stage", "ps", "ns/day", "temperature (K)", "density (g/mL)", "frames")
+    table = Table(*columns, title=escape(summary["name"]), title_justify="left")
+    for stage in summary["stages"]:
+        table.add_row(
+            _title(stage["stage"], stage["kind"]),
+            _number(stage, "duration_ps", "g"),
+            _number(stage, "ns_per_day", ".3g"),
+            _number(stage, "mean_temperature_k", ".1f"),
+            _number(stage, "mean_density_g_per_ml", ".3f"),
+            _number(stage, "frames", "d"),
+        )
+    console.print(table)
+    transferred = max(stage.get("transferred_protons", 0) for stage in summary["stages"])
+    if transferred:
+        console.print(f"up to {transferred} proton(s) changed partners; see monitor.csv")
+    if summary["ramachandran"] is not None:
+        console.print(_populations(summary["ramachandran"]), markup=False)
+    for file in sorted(path.iterdir()):
+        if not file.name.startswith(".") and (file.is_symlink() or file.is_file()):
+            console.print(f"  {file}", markup=False)
+
+
+def _populations(ramachandran: dict[str, Any]) -> str:
+    states = ramachandran["state_sets"]["tiled"]["pooled"]["states"]
+    shares = ", ".join(
+        f"{name} {state['population_percent']:.1f} %" for name, state in states.items()
+    )
+    return f"Ramachandran populations ({ramachandran['n_frames']} frames): {shares}"
+
+
+def _number(record: dict[str, Any], key: str, form: str) -> str:
+    return format(record[key], form) if key in record else ""
+
+
+def _title(name: str, kind: str) -> str:
+    return name if name == kind else f"{name} ({kind})"
+
+
+def _steps(stage: ResolvedStage) -> str:
+    if stage.kind != "minimize":
+        return str(stage.n_steps)
+    return f"up to {stage.max_iterations}" if stage.max_iterations else "until converged"
+
+
+def _temperature(stage: ResolvedStage) -> str:
+    if stage.temperature_start_k is None:
+        return ""
+    if stage.temperature_start_k == stage.temperature_end_k:
+        return f"{stage.temperature_start_k:g} K"
+    return f"{stage.temperature_start_k:g} -> {stage.temperature_end_k:g} K"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100.0:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _SECONDS_PER_HOUR:
+        return f"{seconds / 60.0:.0f} min"
+    hours = seconds / _SECONDS_PER_HOUR
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24.0:.1f} days"

@@ -1,0 +1,70 @@
+"""How long a run will take, from a few evaluations of each of its potentials."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.plan import RunPlan
+from trip_mm.simulation.platforms import apply_threads
+from trip_mm.simulation.run_directory import StageDirectory, stage_directory_name
+from trip_mm.simulation.stage_task import StageTask, build_simulation, place_at_start
+
+_WARM_UP = 3
+_MEASURED = 5
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """Expected cost of a stage.
+
+    Attributes:
+        seconds_per_step: time of one evaluation of energy and forces, s.
+        seconds: of the stage, s; None for a minimization without an iteration limit.
+    """
+
+    seconds_per_step: float
+    seconds: float | None
+
+
+def estimate(plan: RunPlan, structure: BuiltStructure) -> list[StageEstimate]:
+    """Measures every potential of a run and scales to its stages; writes nothing.
+
+    Raises:
+        TripError: a potential does not work on the structure.
+    """
+    apply_threads(plan.platform)
+    measured: dict[str, float] = {}
+    estimates = []
+    for index, stage in enumerate(plan.stages):
+        potential = str(plan.stage_potential(index))
+        if potential not in measured:
+            measured[potential] = _seconds_per_evaluation(plan, structure, index)
+        n_evaluations = stage.n_steps or stage.max_iterations
+        cost = measured[potential]
+        estimates.append(StageEstimate(cost, cost * n_evaluations if n_evaluations else None))
+    return estimates
+
+
+def _seconds_per_evaluation(plan: RunPlan, structure: BuiltStructure, index: int) -> float:
+    stage = plan.stages[index]
+    task = StageTask(
+        directory=StageDirectory(Path(stage_directory_name(index, stage.name))),
+        stage=stage,
+        potential=plan.stage_potential(index),
+        structure=structure,
+        backend=plan.backend,
+        platform=plan.platform,
+        seed=plan.seed,
+        start=None,
+        draw_velocities=False,
+    )
+    simulation = build_simulation(task)
+    place_at_start(simulation, task)
+    times = []
+    for _ in range(_WARM_UP + _MEASURED):
+        began = time.perf_counter()
+        simulation.context.getState(energy=True, forces=True)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[_WARM_UP:])
