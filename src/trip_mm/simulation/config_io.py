@@ -23,6 +23,14 @@ Location = tuple[int | str, ...]
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 32
 
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
 
 class _StrictLoader(yaml.SafeLoader):
     """`yaml.SafeLoader` that refuses duplicate keys and leaves dates as text."""
@@ -64,14 +72,12 @@ def parse_yaml(text: str, source: str) -> Document:
         ConfigError: as for `read_yaml`.
     """
     try:
-        _refuse_tags(text)
+        _refuse_tags_and_depth(text)
         document = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{source}{_place(error)}: {_yaml_problem(error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{source}: nested too deeply; flatten it") from error
     except ValueError as error:
         raise ConfigError(f"{source}: a value cannot be read: {error}") from error
     if document is None:
@@ -200,13 +206,19 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _refuse_tags(text: str) -> None:
+def _refuse_tags_and_depth(text: str) -> None:
+    """Reads the tokens, before anything is built from them."""
+    depth = 0
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        problem = ""
         if isinstance(token, yaml.TagToken):
             tag = "".join(part or "" for part in token.value)
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the tag {tag!r} is not allowed; remove it", token.start_mark
-            )
+            problem = f"the tag {tag!r} is not allowed; remove it"
+        elif depth > _MAX_DEPTH:
+            problem = f"nested deeper than {_MAX_DEPTH} levels; flatten it"
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, token.start_mark)
 
 
 def _place(error: yaml.MarkedYAMLError) -> str:

@@ -160,7 +160,10 @@ class StageConfig(StageSettings):
     def _default_name(cls, value: Any) -> Any:
         if isinstance(value, dict) and "name" not in value:
             kind = value.get("kind")
-            return {**value, "name": kind if isinstance(kind, str) and kind else "unnamed"}
+            return {
+                **value,
+                "name": kind if isinstance(kind, str) and kind in KEYS_OF_KIND else "unnamed",
+            }
         return value
 
     @model_validator(mode="after")
