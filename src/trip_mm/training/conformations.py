@@ -1,0 +1,337 @@
+"""Labelled conformations in memory with their edges, and the minibatches made from them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trip_mm.elements import SYMBOLS
+from trip_mm.errors import DataError
+from trip_mm.neighbors import batched_neighbor_list
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.formats import Block, Group
+
+_CHUNK_ATOMS = 4096
+
+
+class Batch(NamedTuple):
+    """Several systems as one graph; `n` counts atoms, edges or systems of all of them.
+
+    Attributes:
+        atomic_numbers: `[n_atoms]` int64.
+        positions: A, `[n_atoms, 3]`.
+        system_idx: system of each atom, `[n_atoms]` int64.
+        senders: `[n_edges]` int64, sorted by receiver.
+        receivers: `[n_edges]` int64.
+        n_atoms: atoms of each system, `[n_systems]` int64.
+        energies: label minus the energies of the isolated atoms, eV, `[n_systems]` float64.
+        forces: eV/A, `[n_atoms, 3]`.
+        class_idx: class of each system, `[n_systems]` int64.
+    """
+
+    atomic_numbers: Tensor
+    positions: Tensor
+    system_idx: Tensor
+    senders: Tensor
+    receivers: Tensor
+    n_atoms: Tensor
+    energies: Tensor
+    forces: Tensor
+    class_idx: Tensor
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Conformations that were left out, by reason."""
+
+    missing_label: int = 0
+    large_force: int = 0
+
+    def __add__(self, other: "Exclusions") -> "Exclusions":
+        return Exclusions(
+            self.missing_label + other.missing_label, self.large_force + other.large_force
+        )
+
+
+@dataclass(frozen=True)
+class ConformationStore:
+    """Conformations of any sizes, concatenated.
+
+    Attributes:
+        atomic_numbers: `[n_atoms_total]` int64.
+        positions: A, `[n_atoms_total, 3]` float64.
+        forces: eV/A, `[n_atoms_total, 3]` float64.
+        energies: label minus isolated atoms, eV, `[n_conformations]` float64.
+        atom_offsets: first atom of each conformation and the end, `[n_conformations + 1]` int64.
+        senders: within the conformation, `[n_edges_total]` int32.
+        receivers: within the conformation, `[n_edges_total]` int32.
+        edge_offsets: first edge of each conformation and the end, `[n_conformations + 1]` int64.
+        class_idx: `[n_conformations]` int64, into `classes`.
+        classes: names of the classes of systems.
+        dataset_idx: position of each conformation in the data set, `[n_conformations]` int64.
+        exclusions: what was left out.
+    """
+
+    atomic_numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    atom_offsets: NDArray[np.int64]
+    senders: NDArray[np.int32]
+    receivers: NDArray[np.int32]
+    edge_offsets: NDArray[np.int64]
+    class_idx: NDArray[np.int64]
+    classes: tuple[str, ...]
+    dataset_idx: NDArray[np.int64]
+    exclusions: Exclusions
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+    @property
+    def n_edges(self) -> NDArray[np.int64]:
+        """Edges of each conformation, `[n_conformations]`."""
+        return np.diff(self.edge_offsets)
+
+    @property
+    def n_atoms(self) -> NDArray[np.int64]:
+        """Atoms of each conformation, `[n_conformations]`."""
+        return np.diff(self.atom_offsets)
+
+    def compositions(self, elements: Sequence[int]) -> NDArray[np.float64]:
+        """Counts the atoms of each element, `[n_conformations, n_elements]`."""
+        starts = self.atom_offsets[:-1]
+        columns = [np.add.reduceat(self.atomic_numbers == z, starts) for z in elements]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+    def sha256(self) -> str:
+        """Returns a digest of numbers, positions and labels in their order."""
+        digest = hashlib.sha256()
+        for array in (self.atomic_numbers, self.positions, self.energies, self.forces):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def subset(self, rows: NDArray[np.int64]) -> "ConformationStore":
+        """Returns some of the conformations, in the order given."""
+        atoms = _ranges(self.atom_offsets, rows)
+        edges = _ranges(self.edge_offsets, rows)
+        return ConformationStore(
+            self.atomic_numbers[atoms],
+            self.positions[atoms],
+            self.forces[atoms],
+            self.energies[rows],
+            _offsets(self.n_atoms[rows]),
+            self.senders[edges],
+            self.receivers[edges],
+            _offsets(self.n_edges[rows]),
+            self.class_idx[rows],
+            self.classes,
+            self.dataset_idx[rows],
+            self.exclusions,
+        )
+
+    def batch(self, rows: NDArray[np.int64], dtype: torch.dtype) -> Batch:
+        """Joins some of the conformations to one graph; positions and forces in `dtype`."""
+        atoms = _ranges(self.atom_offsets, rows)
+        edges = _ranges(self.edge_offsets, rows)
+        counts = self.n_atoms[rows]
+        starts = np.repeat(_offsets(counts)[:-1], self.n_edges[rows])
+        return Batch(
+            torch.from_numpy(self.atomic_numbers[atoms]),
+            torch.from_numpy(self.positions[atoms]).to(dtype),
+            torch.from_numpy(np.repeat(np.arange(len(rows)), counts)),
+            torch.from_numpy(self.senders[edges] + starts),
+            torch.from_numpy(self.receivers[edges] + starts),
+            torch.from_numpy(counts),
+            torch.from_numpy(self.energies[rows]),
+            torch.from_numpy(self.forces[atoms]).to(dtype),
+            torch.from_numpy(self.class_idx[rows]),
+        )
+
+
+def build_store(
+    dataset: Dataset,
+    lone_atom_energies: Mapping[int, float],
+    cutoff: float,
+    max_force: float | None = None,
+) -> ConformationStore:
+    """Reads a data set into memory, checks it, and finds its edges.
+
+    Conformations without an energy or without forces (NaN) are left out and counted.
+
+    Args:
+        dataset: what to read.
+        lone_atom_energies: eV, by atomic number.
+        cutoff: range of the edges, A.
+        max_force: conformations with a larger force on any atom are left out and counted, eV/A.
+
+    Raises:
+        DataError: a position is not finite, a label is infinite, an element has no lone-atom
+            energy (the group is named), or nothing is left.
+    """
+    classes = tuple(sorted({group.system_class for group in dataset.groups}))
+    parts: list[ConformationStore] = []
+    first = 0
+    for group in dataset.groups:
+        block = group.read(slice(0, group.n_conformations))
+        _check(group, block, lone_atom_energies)
+        keep, exclusions = _usable(block, max_force)
+        parts.append(
+            _part(
+                group.atomic_numbers,
+                block.positions[keep],
+                block.forces[keep],
+                block.energies[keep]
+                - sum(lone_atom_energies[int(z)] for z in group.atomic_numbers),
+                cutoff,
+                classes,
+                (classes.index(group.system_class), first + np.flatnonzero(keep), exclusions),
+            )
+        )
+        first += group.n_conformations
+    store = _concatenate(parts, classes) if parts else None
+    if store is None or len(store) == 0:
+        raise DataError(
+            "the data files hold no conformation with energy and forces; label some with "
+            "`trip-mm label`"
+        )
+    return store
+
+
+def _check(group: Group, block: Block, lone_atom_energies: Mapping[int, float]) -> None:
+    where = f"{group.system_class}/{group.formula}"
+    for number in sorted({int(z) for z in group.atomic_numbers}):
+        if number not in lone_atom_energies:
+            raise DataError(
+                f"{where}: no lone-atom energy for {SYMBOLS[number]}; give it as "
+                f"data.lone_atom_energies.{SYMBOLS[number]}"
+            )
+    if not np.isfinite(block.positions).all():
+        raise DataError(f"{where}: positions that are not finite; remove these conformations")
+    if np.isinf(block.energies).any() or np.isinf(block.forces).any():
+        raise DataError(f"{where}: infinite energies or forces; remove these conformations")
+
+
+def _usable(block: Block, max_force: float | None) -> tuple[NDArray[np.bool_], Exclusions]:
+    largest = np.linalg.norm(block.forces, axis=-1).max(axis=-1)  # [n_conf], NaN where missing
+    labelled = np.isfinite(block.energies) & np.isfinite(largest)
+    gentle = np.ones_like(labelled)
+    if max_force is not None:
+        gentle = ~(largest > max_force)
+    exclusions = Exclusions(int((~labelled).sum()), int((labelled & ~gentle).sum()))
+    return labelled & gentle, exclusions
+
+
+def _part(
+    atomic_numbers: NDArray[np.int64],
+    positions: NDArray[np.float64],
+    forces: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    cutoff: float,
+    classes: tuple[str, ...],
+    origin: tuple[int, NDArray[np.int64], Exclusions],
+) -> ConformationStore:
+    """Makes a store of conformations of one composition; `origin`: class, dataset rows, losses."""
+    n_conf, n_atoms = positions.shape[:2]
+    senders, receivers, n_edges = _edges(positions, cutoff)
+    class_number, dataset_idx, exclusions = origin
+    return ConformationStore(
+        np.tile(atomic_numbers, n_conf),
+        positions.reshape(-1, 3),
+        forces.reshape(-1, 3),
+        energies,
+        np.arange(n_conf + 1) * n_atoms,
+        senders,
+        receivers,
+        _offsets(n_edges),
+        np.full(n_conf, class_number),
+        classes,
+        dataset_idx,
+        exclusions,
+    )
+
+
+def _edges(
+    positions: NDArray[np.float64], cutoff: float
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+    """Finds the edges of equally large conformations, numbered within each conformation."""
+    n_conf, n_atoms = positions.shape[:2]
+    n_chunk = max(1, _CHUNK_ATOMS // n_atoms)
+    senders: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+    receivers: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+    counts: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    for start in range(0, n_conf, n_chunk):
+        chunk = torch.from_numpy(positions[start : start + n_chunk].reshape(-1, 3))
+        system_idx = torch.arange(len(chunk)) // n_atoms
+        edges = batched_neighbor_list(chunk, system_idx, None, cutoff)
+        owner = (edges[1] // n_atoms).numpy()
+        senders.append((edges[0] % n_atoms).numpy().astype(np.int32))
+        receivers.append((edges[1] % n_atoms).numpy().astype(np.int32))
+        counts.append(np.bincount(owner, minlength=len(chunk) // n_atoms))
+    return np.concatenate(senders), np.concatenate(receivers), np.concatenate(counts)
+
+
+def _concatenate(parts: Sequence[ConformationStore], classes: tuple[str, ...]) -> ConformationStore:
+    return ConformationStore(
+        np.concatenate([part.atomic_numbers for part in parts]),
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.forces for part in parts]),
+        np.concatenate([part.energies for part in parts]),
+        _offsets(np.concatenate([part.n_atoms for part in parts])),
+        np.concatenate([part.senders for part in parts]),
+        np.concatenate([part.receivers for part in parts]),
+        _offsets(np.concatenate([part.n_edges for part in parts])),
+        np.concatenate([part.class_idx for part in parts]),
+        classes,
+        np.concatenate([part.dataset_idx for part in parts]),
+        sum((part.exclusions for part in parts), start=Exclusions()),
+    )
+
+
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Concatenates the index ranges `offsets[row] : offsets[row + 1]`."""
+    starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+    before = _offsets(lengths)[:-1]
+    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+
+
+def lone_atoms(elements: Sequence[int], dtype: torch.dtype) -> Batch:
+    """Makes one isolated atom of each element, with zero energy and force as its labels."""
+    n = len(elements)
+    none = torch.empty(0, dtype=torch.int64)
+    return Batch(
+        torch.tensor(elements, dtype=torch.int64),
+        torch.zeros((n, 3), dtype=dtype),
+        torch.arange(n),
+        none,
+        none,
+        torch.ones(n, dtype=torch.int64),
+        torch.zeros(n, dtype=torch.float64),
+        torch.zeros((n, 3), dtype=dtype),
+        torch.full((n,), -1, dtype=torch.int64),
+    )
+
+
+def join(first: Batch, second: Batch) -> Batch:
+    """Joins two batches; the systems of `second` follow those of `first`."""
+    n_atoms, n_systems = len(first.positions), len(first.n_atoms)
+    return Batch(
+        torch.cat([first.atomic_numbers, second.atomic_numbers]),
+        torch.cat([first.positions, second.positions]),
+        torch.cat([first.system_idx, second.system_idx + n_systems]),
+        torch.cat([first.senders, second.senders + n_atoms]),
+        torch.cat([first.receivers, second.receivers + n_atoms]),
+        torch.cat([first.n_atoms, second.n_atoms]),
+        torch.cat([first.energies, second.energies]),
+        torch.cat([first.forces, second.forces]),
+        torch.cat([first.class_idx, second.class_idx]),
+    )
