@@ -45,5 +45,9 @@ class DataError(TripError):
     """A data set, label or structure file that is malformed or inconsistent."""
 
 
+class TrainingError(TripError):
+    """Training that cannot go on: a loss that is not finite, a checkpoint of another run."""
+
+
 class MissingDependencyError(TripError):
     """An optional package that the requested feature needs is not installed."""
