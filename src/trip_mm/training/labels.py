@@ -19,7 +19,7 @@ from trip_mm.errors import DataError
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import Conformation, read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_conformations
-from trip_mm.training.labels_methods import LabelError, find_method, lone_atom_energies
+from trip_mm.training.labels_methods import LabelError, Labels, find_method, lone_atom_energies
 
 DEFAULT_MAX_FORCE = 30.0
 """Conformations with a larger force on an atom (eV/A) are dropped, and counted."""
@@ -174,13 +174,15 @@ def label_chunk(
     for index in positions_in_file:
         item = dataset[int(index)]
         try:
-            energy, forces = method.calculate(item.atomic_numbers, item.positions, item.n_unpaired)
-            _check_label(energy, forces, job.max_force)
+            found = method.calculate(item.atomic_numbers, item.positions, item.n_unpaired)
+            _check_label(found, job.max_force)
         except LabelError as error:
             failures[f"{item.system_class}: {error}"] += 1
             failed_ids.append(item.geometry_id)
             continue
-        labelled.append(replace(item, energy=energy, forces=forces))
+        labelled.append(
+            replace(item, energy=found.energy, forces=found.forces, n_unpaired=found.n_unpaired)
+        )
     write_conformations(
         part_path(job, first),
         labelled,
@@ -189,10 +191,10 @@ def label_chunk(
     return dict(failures)
 
 
-def _check_label(energy: float, forces: np.ndarray, max_force: float) -> None:
-    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+def _check_label(found: Labels, max_force: float) -> None:
+    if not (np.isfinite(found.energy) and np.isfinite(found.forces).all()):
         raise LabelError("energy or forces are not finite")
-    if np.linalg.norm(forces, axis=-1).max() > max_force:
+    if np.linalg.norm(found.forces, axis=-1).max() > max_force:
         raise LabelError(f"force above {max_force:g} eV/A")
 
 

@@ -11,12 +11,29 @@ from trip_mm.elements import SYMBOLS, symbols_of
 from trip_mm.errors import ConfigError, DataError, MissingDependencyError
 from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
 
-Labels = tuple[float, NDArray[np.float64]]
+
+@dataclass(frozen=True)
+class Labels:
+    """Result of one calculation.
+
+    Attributes:
+        energy: eV.
+        forces: eV/A, `[n_atoms, 3]`.
+        n_unpaired: unpaired electrons of the state that converged.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    n_unpaired: int
+
+
 Calculation = Callable[[NDArray[np.int64], NDArray[np.float64], int], Labels]
 
 GROUND_STATE_UNPAIRED: dict[int, int] = {1: 1, 6: 2, 7: 3, 8: 2, 9: 1, 16: 2, 17: 1}
 """Unpaired electrons of the isolated atom in its ground state, by atomic number (Hund)."""
 
+_MIXER_DAMPINGS = (0.4, 0.1)
+_EXTRA_UNPAIRED = (2, 4)
 _SCF_FAILED = "SCF did not converge"
 
 
@@ -31,7 +48,7 @@ class Method:
     Attributes:
         name: as written in the files, such as `GFN2-xTB` or `wb97x/6-31g*`.
         calculate: atomic numbers `[n_atoms]`, positions in A `[n_atoms, 3]` and unpaired
-            electrons to energy in eV and forces in eV/A; raises `LabelError`.
+            electrons to labels; raises `LabelError`.
     """
 
     name: str
@@ -70,9 +87,9 @@ def lone_atom_energies(method: Method, elements: tuple[int, ...]) -> dict[int, f
                 "tabulated; add it to GROUND_STATE_UNPAIRED"
             )
         try:
-            energies[number], _ = method.calculate(
-                np.array([number]), np.zeros((1, 3)), GROUND_STATE_UNPAIRED[number]
-            )
+            unpaired = GROUND_STATE_UNPAIRED[number]
+            result = method.calculate(np.array([number]), np.zeros((1, 3)), unpaired)
+            energies[number] = result.energy
         except LabelError as error:
             raise DataError(f"isolated {SYMBOLS[number]} at {method.name}: {error}") from None
     return energies
@@ -89,22 +106,47 @@ def _tblite_calculation(hamiltonian: str) -> Calculation:
             f"{hamiltonian} needs tblite; pip install 'trip-mm[qm]'"
         ) from None
 
-    def calculate(
-        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
-    ) -> Labels:
+    def converged(
+        atomic_numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        n_unpaired: int,
+        damping: float,
+    ) -> Labels | None:
         try:
             calculator = Calculator(
                 hamiltonian, atomic_numbers, positions * ANGSTROM_TO_BOHR, uhf=n_unpaired
             )
             calculator.set("verbosity", 0)
+            calculator.set("mixer-damping", damping)
             result = calculator.singlepoint()
         except TBLiteRuntimeError:
-            raise LabelError(_SCF_FAILED) from None
+            return None
         except TBLiteValueError as error:
             raise LabelError(f"tblite refused the input: {error}") from None
         gradient = np.asarray(result.get("gradient"), dtype=np.float64)
-        energy = float(result.get("energy")) * HARTREE_TO_EV
-        return energy, -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR)
+        return Labels(
+            float(result.get("energy")) * HARTREE_TO_EV,
+            -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR),
+            n_unpaired,
+        )
+
+    def calculate(
+        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> Labels:
+        for damping in _MIXER_DAMPINGS:
+            found = converged(atomic_numbers, positions, n_unpaired, damping)
+            if found is not None:
+                return found
+        # Torn bonds: the closed shell swings between ionic states, the open shell is the ground
+        # state of the separated radicals.
+        open_shells = [
+            converged(atomic_numbers, positions, n_unpaired + extra, _MIXER_DAMPINGS[0])
+            for extra in _EXTRA_UNPAIRED
+        ]
+        candidates = [labels for labels in open_shells if labels is not None]
+        if not candidates:
+            raise LabelError(_SCF_FAILED)
+        return min(candidates, key=lambda labels: labels.energy)
 
     return calculate
 
@@ -136,10 +178,11 @@ def _pyscf_calculation(functional: str, basis: str) -> Calculation:
         if not field.converged:
             raise LabelError(_SCF_FAILED)
         if len(atomic_numbers) == 1:
-            return float(energy) * HARTREE_TO_EV, np.zeros((1, 3))
+            return Labels(float(energy) * HARTREE_TO_EV, np.zeros((1, 3)), n_unpaired)
         derivative = field.nuc_grad_method()
         derivative.grid_response = True
         gradient = np.asarray(derivative.kernel(), dtype=np.float64)
-        return float(energy) * HARTREE_TO_EV, -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR)
+        forces = -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR)
+        return Labels(float(energy) * HARTREE_TO_EV, forces, n_unpaired)
 
     return calculate
