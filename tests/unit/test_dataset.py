@@ -1,0 +1,173 @@
+"""Reading every known layout of labelled conformations, and splitting without leaks."""
+
+import json
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from trip_mm.errors import DataError
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.formats import Conformation
+from trip_mm.training.formats_write import FileHeader, write_conformations, write_geometries
+from trip_mm.units import HARTREE_TO_EV
+
+FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"
+
+
+def make_conformation(
+    symbols: str, source: str, system_class: str = "molecule", seed: int = 0
+) -> Conformation:
+    rng = np.random.default_rng(seed)
+    numbers = np.array([{"H": 1, "C": 6, "N": 7, "O": 8}[s] for s in symbols])
+    positions = rng.normal(size=(len(numbers), 3)).astype(np.float32).astype(np.float64)
+    return Conformation(
+        numbers, positions, -float(seed), -positions, system_class, symbols, source, 0, seed
+    )
+
+
+def write_ani1x(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        for name, numbers, n_conf in (("C1H4", [6, 1, 1, 1, 1], 5), ("H2O1", [8, 1, 1], 3)):
+            group = file.create_group(name)
+            group["atomic_numbers"] = np.array(numbers, dtype=np.uint8)
+            group["coordinates"] = np.ones((n_conf, len(numbers), 3), dtype=np.float32)
+            group["wb97x_dz.energy"] = np.array([-1.0, np.nan, -2.0, -3.0, -4.0][:n_conf])
+            group["wb97x_dz.forces"] = np.full((n_conf, len(numbers), 3), 0.5, dtype=np.float32)
+
+
+def test_own_layout_keeps_every_number(tmp_path: Path) -> None:
+    written = [make_conformation("OHH", "a", seed=1), make_conformation("CHHHH", "b", seed=2)]
+    header = FileHeader("here", "GFN2-xTB", {1: -10.7, 8: -102.5}, {"SCF": 3}, {})
+    write_conformations(tmp_path / "x.h5", written, header)
+    dataset = Dataset.open(tmp_path / "x.h5")
+    assert len(dataset) == 2
+    assert dataset.lone_atom_energies == {1: -10.7, 8: -102.5}
+    assert dataset.failures == {"SCF": 3}
+    assert dataset.level_of_theory == "GFN2-xTB"
+    by_formula = {item.formula: item for item in dataset}
+    water = by_formula["OHH"]
+    assert water.atomic_numbers.tolist() == [1, 1, 8]
+    np.testing.assert_array_equal(water.positions, written[0].positions[[1, 2, 0]])
+    np.testing.assert_array_equal(water.forces, written[0].forces[[1, 2, 0]])
+    assert water.energy == -1.0
+    assert (water.source, water.geometry_id) == ("a", 1)
+
+
+def test_geometries_have_no_labels(tmp_path: Path) -> None:
+    write_geometries(tmp_path / "g.h5", [make_conformation("OHH", "a")], FileHeader("here"))
+    item = Dataset.open(tmp_path / "g.h5")[0]
+    assert np.isnan(item.energy)
+    assert np.isnan(item.forces).all()
+
+
+def test_ani1x_layout_reads_every_group_and_keeps_missing(tmp_path: Path) -> None:
+    write_ani1x(tmp_path / "ani1x.h5")
+    dataset = Dataset.open(tmp_path / "ani1x.h5")
+    assert [group.formula for group in dataset.groups] == ["C1H4", "H2O1"]
+    energies = [item.energy for item in dataset]
+    assert np.isnan([energies[1], energies[6]]).all()
+    assert energies[7] == pytest.approx(-2.0 * HARTREE_TO_EV)
+    np.testing.assert_allclose(dataset[7].forces, 0.5 * HARTREE_TO_EV)
+
+
+def test_comp6_forces_are_negative_gradients() -> None:
+    dataset = Dataset.open(FIXTURE)
+    assert {group.system_class for group in dataset.groups} == {"s66x8"}
+    with h5py.File(FIXTURE) as file:
+        stored = file["s66x8/mol00"]
+        gradient = stored["forces"][3]
+        energy = stored["energies"][3]
+    item = dataset[3]
+    np.testing.assert_allclose(item.forces, -gradient * HARTREE_TO_EV, rtol=1e-6)
+    assert item.energy == pytest.approx(energy * HARTREE_TO_EV)
+    # Along a dimer's scan the work done by the forces is the drop in energy.
+    first, last = dataset[2], dataset[4]
+    step = last.positions - first.positions
+    step -= step[:3].mean(axis=0)
+    work = float((item.forces * step).sum())
+    assert work == pytest.approx(first.energy - last.energy, rel=0.1)
+
+
+def test_extended_xyz(tmp_path: Path) -> None:
+    ase = pytest.importorskip("ase")
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    atoms = ase.Atoms("OH2", positions=[[0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=-5.0, forces=np.full((3, 3), 0.1))
+    write(tmp_path / "x.extxyz", [atoms, atoms], format="extxyz")
+    dataset = Dataset.open(tmp_path / "x.extxyz")
+    assert len(dataset) == 2
+    assert dataset[1].energy == -5.0
+    np.testing.assert_allclose(dataset[1].forces, 0.1)
+
+
+def test_split_keeps_formulas_and_trajectories_whole(tmp_path: Path) -> None:
+    molecules = [
+        make_conformation("C" * (1 + i % 30) + "H", "any", seed=i) for i in range(300)
+    ]
+    clusters = [
+        make_conformation("OHH" * (1 + i % 3), f"run{i % 25}", "cluster", seed=i)
+        for i in range(200)
+    ]
+    header = FileHeader("here", split_by={"cluster": "source", "molecule": "formula"})
+    write_conformations(tmp_path / "x.h5", molecules + clusters, header)
+    dataset = Dataset.open(tmp_path / "x.h5")
+    split = dataset.split(0.05, seed=3)
+    parts = {
+        name: [dataset[int(i)] for i in indices]
+        for name, indices in (("train", split.train), ("validation", split.validation))
+    }
+    for name, key in (("molecule", "formula"), ("cluster", "source")):
+        train, validation = (
+            {getattr(c, key) for c in parts[part] if c.system_class == name}
+            for part in ("train", "validation")
+        )
+        assert validation
+        assert not train & validation
+    assert len(split.train) + len(split.validation) == 500
+    assert 0.02 * 500 <= len(split.validation) <= 0.08 * 500
+    again = Dataset.open(tmp_path / "x.h5").split(0.05, seed=3)
+    np.testing.assert_array_equal(split.validation, again.validation)
+    assert dataset.split(0.05, seed=4).held_out != split.held_out
+    assert json.loads(split.to_json())["n_train"] == len(split.train)
+
+
+def test_several_files_preload_and_pickle(tmp_path: Path) -> None:
+    header = FileHeader("here", "GFN2-xTB", {1: -10.0})
+    for name, seed in (("part-0.h5", 1), ("part-1.h5", 2)):
+        items = [make_conformation("OHH", "a", seed=seed), make_conformation("CH", "b", seed=9)]
+        write_conformations(tmp_path / name, items, header)
+    dataset = Dataset.open(tmp_path)
+    assert len(dataset) == 4
+    assert dataset.elements() == (1, 6, 8)
+    assert dataset.n_atoms().tolist() == [2, 3, 2, 3]
+    loaded = pickle.loads(pickle.dumps(dataset)).preload()
+    for first, second in zip(dataset, loaded, strict=True):
+        np.testing.assert_array_equal(first.positions, second.positions)
+        assert first.energy == second.energy
+
+
+def test_refusals_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        Dataset.open(tmp_path / "absent.h5")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    with pytest.raises(DataError, match="not a readable HDF5"):
+        Dataset.open(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file["numbers"] = [1, 2]
+    with pytest.raises(DataError, match="unknown HDF5 layout"):
+        Dataset.open(tmp_path / "odd.h5")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds no \*\.h5"):
+        Dataset.open(tmp_path / "empty")
+    for name, energy in (("a.h5", -10.0), ("b.h5", -11.0)):
+        items = [make_conformation("OHH", "a")]
+        write_conformations(tmp_path / name, items, FileHeader("x", "GFN2-xTB", {1: energy}))
+    with pytest.raises(DataError, match="lone-atom energies"):
+        Dataset.open(tmp_path / "a.h5", tmp_path / "b.h5")
+    with pytest.raises(DataError, match="outside"):
+        Dataset.open(tmp_path / "a.h5").split(1.5)
