@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from trip_mm.checkpoint import file_sha256, import_published, load_potential
 from trip_mm.cli.main import app
 
-ORACLE = Path(__file__).parents[3] / "shared" / "oracle" / "trip_small_partial_random.npz"
+ORACLE = Path(__file__).parents[1] / "data" / "oracle" / "trip_small_partial_random.npz"
 
 needs_oracle = pytest.mark.skipif(
     not ORACLE.is_file(), reason="weights of the published program are not here"
