@@ -44,9 +44,11 @@ def build_from_sdf(path: Path, seed: int) -> Solute:
     Raises:
         UnsupportedSystemError: unreadable, not exactly one molecule, or no geometry found.
     """
-    with rdBase.BlockLogs():
-        records = list(Chem.SDMolSupplier(str(path), removeHs=False))
     where = f"structure.file: {path.name}"
+    supplier = Chem.SDMolSupplier()
+    with rdBase.BlockLogs():
+        supplier.SetData(path.read_text(errors="replace"), removeHs=False)
+        records = list(supplier)
     if len(records) != 1 or records[0] is None:
         found = f"{len(records)} records" if len(records) != 1 else "a record that cannot be read"
         raise UnsupportedSystemError(f"{where} holds {found}; give a file with one molecule")
