@@ -1,0 +1,150 @@
+"""Labelling: values against finite differences, resuming after a kill, counted failures."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trip_mm.errors import ConfigError, DataError
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.formats import read_failed_ids
+from trip_mm.training.formats_write import FileHeader, write_geometries
+from trip_mm.training.labels import LabelJob, label
+from trip_mm.training.labels_methods import find_method, lone_atom_energies
+from trip_mm.training.sampling_geometry import unlabelled
+
+WATER = np.array([[0.0, 0.0, 0.0], [0.97, 0.0, 0.0], [-0.25, 0.93, 0.1]])
+NUMBERS = np.array([8, 1, 1])
+
+
+def write_waters(path: Path, n_geometries: int) -> None:
+    rng = np.random.default_rng(0)
+    items = []
+    for number in range(n_geometries):
+        positions = WATER + rng.normal(0.0, 0.03, WATER.shape)
+        item = unlabelled(NUMBERS, positions, "water", "test")
+        items.append(type(item)(**{**item.__dict__, "geometry_id": number}))
+    write_geometries(path, items, FileHeader("test", split_by={"water": "source"}))
+
+
+@pytest.fixture
+def tblite() -> None:
+    pytest.importorskip("tblite", reason="labels by GFN2-xTB need tblite")
+
+
+@pytest.mark.usefixtures("tblite")
+def test_forces_are_the_negative_derivative() -> None:
+    method = find_method("gfn2")
+    forces = method.calculate(NUMBERS, WATER, 0).forces
+    step = 1e-3
+    for atom, axis in ((0, 1), (1, 0), (2, 2)):
+        shift = np.zeros_like(WATER)
+        shift[atom, axis] = step
+        upper = method.calculate(NUMBERS, WATER + shift, 0).energy
+        lower = method.calculate(NUMBERS, WATER - shift, 0).energy
+        assert forces[atom, axis] == pytest.approx(-(upper - lower) / (2 * step), abs=1e-4)
+
+
+@pytest.mark.usefixtures("tblite")
+def test_lone_atoms_in_their_ground_state() -> None:
+    method = find_method("gfn2")
+    energies = lone_atom_energies(method, (1, 6, 7, 8))
+    # -0.39348 Ha and -3.76761 Ha at an electronic temperature of 300 K.
+    assert energies[1] == pytest.approx(-10.70721, abs=1e-4)
+    assert energies[8] == pytest.approx(-102.5218, abs=1e-3)
+    # Two hydrogens far apart cost no more than two lone ones.
+    apart = method.calculate(np.array([1, 1]), np.array([[0.0, 0, 0], [0, 0, 9.0]]), 2)
+    assert apart.energy == pytest.approx(2 * energies[1], abs=1e-3)
+    with pytest.raises(DataError, match="multiplicity"):
+        lone_atom_energies(method, (26,))
+
+
+@pytest.mark.usefixtures("tblite")
+def test_every_geometry_is_labelled_once(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 12)
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=5)
+    dataset = Dataset.open(label(job))
+    assert sorted(item.geometry_id for item in dataset) == list(range(12))
+    assert dataset.level_of_theory == "GFN2-xTB"
+    assert dataset.groups[0].split_by == "source"
+    item = dataset[7]
+    expected = find_method("gfn2").calculate(item.atomic_numbers, item.positions, 0)
+    assert item.energy == pytest.approx(expected.energy, abs=1e-9)
+    np.testing.assert_allclose(item.forces, expected.forces, atol=1e-5)
+
+
+@pytest.mark.usefixtures("tblite")
+def test_failures_are_counted_with_their_reason(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 6)
+    forces = [
+        np.linalg.norm(item.forces, axis=1).max()
+        for item in Dataset.open(label(LabelJob(tmp_path / "g.h5", tmp_path / "all.h5", "gfn2")))
+    ]
+    limit = float(np.median(forces))
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "some.h5", "gfn2", chunk=4, max_force=limit)
+    dataset = Dataset.open(label(job))
+    assert len(dataset) == 3
+    assert dataset.failures == {f"water: force above {limit:g} eV/A": 3}
+    kept = {item.geometry_id for item in dataset}
+    assert kept | set(read_failed_ids(job.out)) == set(range(6))
+
+
+@pytest.mark.usefixtures("tblite")
+def test_killed_job_resumes_without_losing_or_doubling(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 400)
+    code = (
+        "from pathlib import Path\n"
+        "from trip_mm.training.labels import LabelJob, label\n"
+        f"label(LabelJob(Path({str(tmp_path / 'g.h5')!r}), Path({str(tmp_path / 'l.h5')!r}), "
+        "'gfn2', chunk=10))\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    parts = tmp_path / "l.h5.parts"
+    deadline = time.monotonic() + 60
+    while len(list(parts.glob("part-*.h5"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in parts.glob("part-*.h5")}
+    assert len(finished) >= 2
+    path = label(LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=10))
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
+    assert sorted(item.geometry_id for item in Dataset.open(path)) == list(range(400))
+
+
+@pytest.mark.usefixtures("tblite")
+def test_parts_of_another_job_are_refused(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 6)
+    label(LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=3))
+    with pytest.raises(DataError, match="other geometries, chunk size or method"):
+        label(LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=2))
+
+
+@pytest.mark.usefixtures("tblite")
+def test_processes_give_the_same_labels(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 8)
+    one = label(LabelJob(tmp_path / "g.h5", tmp_path / "one.h5", "gfn2", chunk=4))
+    two = label(LabelJob(tmp_path / "g.h5", tmp_path / "two.h5", "gfn2", chunk=4), processes=2)
+    for first, second in zip(Dataset.open(one), Dataset.open(two), strict=True):
+        assert first.geometry_id == second.geometry_id
+        assert first.energy == pytest.approx(second.energy, abs=1e-9)
+
+
+def test_pyscf_reproduces_the_published_level() -> None:
+    pytest.importorskip("pyscf", reason="density functional labels need pyscf")
+    fixture = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"
+    item = Dataset.open(fixture)[7]
+    found = find_method("wb97x/6-31g*").calculate(item.atomic_numbers, item.positions, 0)
+    assert found.energy == pytest.approx(item.energy, abs=2e-3)
+    np.testing.assert_allclose(found.forces, item.forces, atol=5e-3)
+
+
+def test_unknown_method_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gfn7"):
+        find_method("gfn7")

@@ -1,0 +1,234 @@
+"""Geometry changes, recipes and the samplers, on the smallest possible systems."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trip_mm.errors import ConfigError
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.formats import Conformation
+from trip_mm.training.sampling import sample_recipe
+from trip_mm.training.sampling_clusters import cut_cluster, sample_liquid_water, sample_peptides
+from trip_mm.training.sampling_dynamics import Liquid, build_peptide
+from trip_mm.training.sampling_geometry import (
+    fragment_of,
+    placed_at_distance,
+    random_rotation,
+    shortest_distance,
+    with_bond_scaled,
+    with_hydrogens_rescaled,
+    with_torsion_turned,
+)
+from trip_mm.training.sampling_molecules import build_molecule
+from trip_mm.training.sampling_recipe import LiquidWaterSource, PeptidesSource, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+SMALL_RECIPE = """
+name: small
+seed: 5
+sources:
+  - {kind: molecules, class: molecule, smiles: some.smi, conformations: 6, conformers: 1}
+  - {kind: stretched-bonds, class: stretched, smiles: some.smi, conformations: 4, conformers: 1}
+  - {kind: pairs, class: pair, conformations: 2, conformers: 1, pairs: [[O, O]]}
+  - {kind: diatomics, class: diatomic, elements: [1, 8], distance: [1.0, 2.0], step: 0.5}
+  - {kind: water-scan, class: water-scan, conformations: 2}
+"""
+
+
+def ethanol_chain() -> tuple[np.ndarray, list[tuple[int, int]]]:
+    positions = np.array([[0, 0, 0], [1.5, 0, 0], [2.0, 1.4, 0], [2.9, 1.4, 0.5]], dtype=float)
+    return positions, [(0, 1), (1, 2), (2, 3)]
+
+
+def test_bond_is_scaled_and_the_rest_kept() -> None:
+    positions, bonds = ethanol_chain()
+    changed = with_bond_scaled(positions, bonds, (1, 2), 2.0)
+    assert changed is not None
+    lengths = np.linalg.norm(np.diff(changed, axis=0), axis=1)
+    before = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    np.testing.assert_allclose(lengths, before * [1.0, 2.0, 1.0])
+    np.testing.assert_array_equal(changed[:2], positions[:2])
+
+
+def test_torsion_turns_only_what_hangs_on_it() -> None:
+    positions, bonds = ethanol_chain()
+    turned = with_torsion_turned(positions, bonds, (1, 2), np.pi)
+    assert turned is not None
+    np.testing.assert_allclose(turned[:3], positions[:3], atol=1e-12)
+    assert np.linalg.norm(turned[3] - turned[2]) == pytest.approx(
+        np.linalg.norm(positions[3] - positions[2])
+    )
+    assert abs(turned[3] - positions[3]).max() > 0.3
+
+
+def test_ring_bonds_are_left_alone() -> None:
+    assert fragment_of([(0, 1), (1, 2), (2, 0)], 0, 1) is None
+    assert fragment_of([(0, 1), (1, 2)], 0, 1) == [1, 2]
+
+
+def test_placed_molecules_touch_at_the_distance() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(4, 3)), rng.normal(size=(3, 3))
+    for distance in (0.8, 2.0, 5.0):
+        both = placed_at_distance(first, second, distance, rng)
+        between = np.linalg.norm(both[:4, None] - both[None, 4:], axis=-1)
+        assert between.min() == pytest.approx(distance)
+
+
+def test_random_rotation_is_proper() -> None:
+    matrix = random_rotation(np.random.default_rng(1))
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(matrix) == pytest.approx(1.0)
+
+
+def test_water_hydrogens_get_their_length() -> None:
+    positions = np.array([[0, 0, 0], [1.01, 0, 0], [0, 1.01, 0.2]], dtype=float)
+    changed = with_hydrogens_rescaled(positions, np.array([0]), np.array([[1, 2]]), 0.95)
+    np.testing.assert_allclose(np.linalg.norm(changed[1:], axis=1), 0.95)
+
+
+def test_cluster_takes_nearest_waters_in_their_nearest_image() -> None:
+    edge = 10.0
+    oxygens = np.array([[9.5, 0, 0], [3.0, 0, 0], [5.0, 5.0, 5.0]])
+    bonds = np.array([[0, 0, 0], [0.9, 0, 0], [0, 0.9, 0]])
+    waters = (oxygens[:, None] + bonds).reshape(-1, 3)
+    positions = np.concatenate([[[0.5, 0.0, 0.0]], waters])
+    numbers = np.array([6] + [8, 1, 1] * 3)
+    liquid = Liquid(None, positions, numbers, np.array([0]), np.arange(1, 10).reshape(3, 3), edge)
+    cluster = cut_cluster(liquid, positions, np.array([0]), 2)
+    assert cluster.atomic_numbers.tolist() == [6, 8, 1, 1, 8, 1, 1]
+    np.testing.assert_allclose(cluster.positions[1], [-0.5, 0, 0])
+    np.testing.assert_allclose(cluster.positions[2], [0.4, 0, 0])
+    np.testing.assert_allclose(cluster.positions[4], [3.0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("sequence", "n_atoms"), [("ALA-ALA-ALA", 33), ("ACE-ALA-NME", 22), ("SER-ILE", 33)]
+)
+def test_peptides_have_their_atoms(sequence: str, n_atoms: int) -> None:
+    topology, positions = build_peptide(sequence, 1)
+    assert topology.getNumAtoms() == n_atoms
+    assert shortest_distance(positions) > 0.9
+
+
+def test_unknown_residue_is_named() -> None:
+    with pytest.raises(ConfigError, match="'XYZ' is unknown"):
+        build_peptide("ALA-XYZ", 1)
+
+
+def test_molecule_without_meaning_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        build_molecule("C(", 1, 0)
+
+
+def test_peptide_clusters_are_whole_and_within_size() -> None:
+    source = PeptidesSource.model_validate(
+        {
+            "kind": "solvated-peptides",
+            "class": "peptide-cluster",
+            "peptides": ["GLY-GLY"],
+            "temperatures_k": [300.0],
+            "snapshots": 1,
+            "interval_ps": 0.02,
+            "equilibration_ps": 0.02,
+            "clusters_per_snapshot": 3,
+            "n_atoms": [40, 60],
+            "padding_nm": 0.4,
+            "displacement": [0.0, 0.02],
+        }
+    )
+    clusters = list(sample_peptides(source, np.random.default_rng(0)))
+    assert len(clusters) == 3
+    for cluster in clusters:
+        assert 40 - 3 < len(cluster.atomic_numbers) <= 60
+        assert cluster.atomic_numbers.sum() % 2 == 0
+        assert_waters_whole(cluster, first=17)
+
+
+def test_water_clusters_are_whole() -> None:
+    source = LiquidWaterSource.model_validate(
+        {
+            "kind": "liquid-water",
+            "class": "water-cluster",
+            "temperatures_k": [300.0],
+            "snapshots": 1,
+            "interval_ps": 0.02,
+            "equilibration_ps": 0.0,
+            "n_waters": [3, 5],
+            "displacement": [0.0, 0.02],
+        }
+    )
+    for cluster in sample_liquid_water(source, np.random.default_rng(0)):
+        assert len(cluster.atomic_numbers) in (9, 12, 15)
+        assert_waters_whole(cluster, first=0)
+
+
+def assert_waters_whole(cluster: Conformation, first: int) -> None:
+    waters = cluster.positions[first:].reshape(-1, 3, 3)
+    lengths = np.linalg.norm(waters[:, 1:] - waters[:, :1], axis=-1)
+    assert lengths.min() > 0.8
+    assert lengths.max() < 1.2
+
+
+def sample_small(directory: Path, name: str, text: str = SMALL_RECIPE) -> Dataset:
+    (directory / "some.smi").write_text("# comment\nCO\nCC\n")
+    (directory / f"{name}.yaml").write_text(text)
+    sample_recipe(directory / f"{name}.yaml", directory / f"{name}.h5")
+    return Dataset.open(directory / f"{name}.h5")
+
+
+def test_recipe_is_deterministic_by_seed(tmp_path: Path) -> None:
+    first, again = (sample_small(tmp_path, name) for name in ("a", "b"))
+    other = sample_small(tmp_path, "c", SMALL_RECIPE.replace("seed: 5", "seed: 6"))
+    assert len(first) == 6 + 4 + 2 + 9 + 2
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.positions, two.positions)
+    water = [next(i for i in d if i.system_class == "water-scan") for d in (first, other)]
+    assert abs(water[0].positions - water[1].positions).max() > 0
+    assert sorted(item.geometry_id for item in first) == list(range(len(first)))
+
+
+def test_odd_electrons_get_an_unpaired_one(tmp_path: Path) -> None:
+    dataset = sample_small(tmp_path, "a")
+    radicals = {item.formula for item in dataset if item.n_unpaired == 1}
+    assert radicals == {"HO"}
+
+
+def test_scale_and_kept_out_formulas(tmp_path: Path) -> None:
+    (tmp_path / "out.smi").write_text("CC\n")
+    text = SMALL_RECIPE.replace("seed: 5", "seed: 5\nscale: 2\nkeep_out: out.smi")
+    dataset = sample_small(tmp_path, "a", text)
+    molecules = [item for item in dataset if item.system_class == "molecule"]
+    assert len(molecules) == 12
+    assert {item.formula for item in molecules} == {"CH4O"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a list", "mapping"),
+        ("name: [", "not valid YAML"),
+        ("name: x\nseed: 1\nsources: []", "sources"),
+        ("name: x\nseed: 1\nsources: [{kind: magic, class: m}]", "magic"),
+        ("name: x\nseed: -1\nsources: [{kind: diatomics, class: d}]", "seed"),
+        ("name: x\nseed: 1\nsources: [{kind: diatomics, class: d, colour: red}]", "colour"),
+        (
+            "name: x\nseed: 1\nsources: [{kind: diatomics, class: d, distance: [5.0, 1.0]}]",
+            "not an ascending range",
+        ),
+    ],
+)
+def test_malformed_recipes_give_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_fit_the_schema(path: Path) -> None:
+    if "sources:" not in path.read_text():
+        pytest.skip("not a sampling recipe")
+    assert load_recipe(path).sources
