@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trip_mm.elements import formula
 from trip_mm.errors import DataError
 from trip_mm.training.formats import (
     Block,
@@ -21,6 +22,7 @@ from trip_mm.training.formats import (
 
 _BLOCK_CONFORMATIONS = 1024
 _ENERGY_TOLERANCE = 1e-6
+_ALWAYS_TRAINED_ATOMS = 3
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Split:
     Attributes:
         train: positions in the dataset, `[n_train]` int64, ascending.
         validation: positions in the dataset, `[n_validation]` int64, ascending.
-        held_out: `class/formula` or `class/source` keys that went to validation, sorted.
+        held_out: `formula/<formula>` and `<class>/<source>` keys that went to validation, sorted.
         seed: seed of the draw.
     """
 
@@ -163,8 +165,11 @@ class Dataset:
     def split(self, fraction: float = 0.05, seed: int = 0) -> Split:
         """Holds out whole formulas, and whole trajectories for classes that ask for it.
 
-        Within each class, keys (formulas or sources) are drawn until `fraction` of the
-        conformations is held out; a class of one key is trained on entirely.
+        A formula is held out from every class that is split by formula, so that a stretched
+        molecule does not give away its relaxed form. Keys (formulas, or the sources of one class)
+        are drawn until `fraction` of their conformations is held out; a class of one source, and
+        formulas of up to three atoms, are trained on entirely: no other formula can stand for
+        them.
 
         Args:
             fraction: share of the conformations of each class to hold out, 0 to 1.
@@ -178,30 +183,24 @@ class Dataset:
         members = self._split_members()
         rng = np.random.default_rng(seed)
         held_out: list[str] = []
-        for system_class in sorted(members):
-            counts = {key: sum(map(len, rows)) for key, rows in members[system_class].items()}
-            keys = _draw_keys(counts, fraction, rng)
-            held_out += [f"{system_class}/{key}" for key in keys]
-        validation = [
-            rows
-            for system_class, by_key in members.items()
-            for key, parts in by_key.items()
-            if f"{system_class}/{key}" in set(held_out)
-            for rows in parts
-        ]
         mask = np.zeros(len(self), dtype=bool)
-        for rows in validation:
-            mask[rows] = True
+        for pool, by_key in sorted(members.items()):
+            counts = {key: sum(map(len, rows)) for key, rows in by_key.items()}
+            for key in _draw_keys(counts, fraction, rng):
+                held_out.append(f"{pool}/{key}")
+                mask[np.concatenate(by_key[key])] = True
         return Split(np.flatnonzero(~mask), np.flatnonzero(mask), tuple(sorted(held_out)), seed)
 
     def _split_members(self) -> dict[str, dict[str, list[NDArray[np.int64]]]]:
         members: dict[str, dict[str, list[NDArray[np.int64]]]] = {}
         for offset, group in zip(self._offsets[:-1], self.groups, strict=True):
             rows = np.arange(offset, offset + group.n_conformations)
-            by_key = members.setdefault(group.system_class, {})
             if group.split_by == "formula":
-                by_key.setdefault(group.formula, []).append(rows)
+                if len(group.atomic_numbers) > _ALWAYS_TRAINED_ATOMS:
+                    by_key = members.setdefault("formula", {})
+                    by_key.setdefault(formula(group.atomic_numbers), []).append(rows)
                 continue
+            by_key = members.setdefault(group.system_class, {})
             sources = np.asarray(group.read(slice(0, group.n_conformations)).sources)
             for source in np.unique(sources):
                 by_key.setdefault(str(source), []).append(rows[sources == source])
