@@ -154,7 +154,7 @@ def test_peptide_is_extended_trans_and_left_handed():
 
 def test_long_sequence_is_refused():
     with pytest.raises(UnsupportedSystemError, match="too many to fold"):
-        build(structure={"sequence": "A" * 41})
+        build(structure={"sequence": "A" * 31})
 
 
 @pytest.mark.parametrize(

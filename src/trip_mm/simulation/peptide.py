@@ -11,7 +11,7 @@ from trip_mm.errors import UnsupportedSystemError
 from trip_mm.simulation.solute import FloatArray, Solute, add_hydrogens
 from trip_mm.units import ANGSTROM_TO_NM
 
-MAX_RESIDUES = 40
+MAX_RESIDUES = 30
 _PHI_DEGREES = -75.0
 _PSI_DEGREES = 145.0
 _OMEGA_DEGREES = 180.0
