@@ -263,5 +263,5 @@ def _build(header: Mapping[str, Any], tensors: dict[str, Tensor], path: Path) ->
         raise CheckpointError(f"{path}: tensors do not fit the configuration: {error}") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise CheckpointError(f"{path}: holds numbers that are not finite")
-    potential._metadata = dict(header.get("metadata") or {})
+    potential.metadata = dict(header.get("metadata") or {})
     return potential

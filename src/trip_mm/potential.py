@@ -36,6 +36,8 @@ class TripPotential(nn.Module):
         metadata: what the checkpoint says of data, training and accuracy.
     """
 
+    __jit_unused_properties__ = ("dtype", "device")
+
     def __init__(self, model: TripModel, skin: float = DEFAULT_SKIN) -> None:
         super().__init__()
         self.config = model.config
@@ -50,7 +52,7 @@ class TripPotential(nn.Module):
         self.name = ""
         self.path = ""
         self.sha256 = ""
-        self._metadata: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TripPotential":
         """Keeps self energies and statistics in float64 whatever dtype the network takes."""
@@ -67,11 +69,6 @@ class TripPotential(nn.Module):
             device = getattr(module, name).device
             setattr(module, name, value.to(device))
         return self
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What the checkpoint says of data, training and accuracy."""
-        return self._metadata
 
     @property
     def dtype(self) -> torch.dtype:
@@ -126,7 +123,9 @@ class TripPotential(nn.Module):
         if cell is not None:
             edge_vectors = edge_vectors + shifts.to(cell.dtype) @ cell
         weight = self.model.embedding.weight
-        energies = self.model(atomic_numbers, senders, receivers, edge_vectors.to(weight.dtype))
+        energies: Tensor = self.model(
+            atomic_numbers, senders, receivers, edge_vectors.to(weight.dtype)
+        )
         own = self.self_energies.index_select(0, atomic_numbers)
         return energies.to(torch.float64).sum() + own.sum()
 

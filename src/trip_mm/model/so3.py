@@ -33,7 +33,7 @@ release that is installed. Triples that are not listed take a positive first non
 @functools.cache
 def _ascending_coupling(l1: int, l2: int, l3: int) -> Tensor:
     """Wigner 3j of ascending degrees with our sign, float64 `[2 l1 + 1, 2 l2 + 1, 2 l3 + 1]`."""
-    coupling = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).clone()
+    coupling: Tensor = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).clone()
     element = _REFERENCE_ELEMENTS.get((l1, l2, l3))
     if element is None:
         index = tuple((coupling.abs() > 1e-6).nonzero()[0].tolist())

@@ -110,10 +110,10 @@ class TripModel(nn.Module):
         all_rows = torch.cat([rows, self.rows.index_select(0, self.lone_numbers)])
         embedded = self.embedding(all_rows)
         scalars = self.atomic_scalars(embedded, edge_features, senders, receivers, basis, envelopes)
-        readout = self.readout(torch.cat([embedded, scalars], dim=1)).squeeze(1)
+        readout: Tensor = self.readout(torch.cat([embedded, scalars], dim=1)).squeeze(1)
 
         repulsion = self.repulsion(atomic_numbers, senders, receivers, edge_lengths, envelopes[0])
-        energies = readout[:n_atoms] * self.energy_scale.to(readout.dtype) + repulsion
+        energies: Tensor = readout[:n_atoms] * self.energy_scale.to(readout.dtype) + repulsion
         if self.lone_numbers.shape[0] > 0:
             lone = readout[n_atoms:].index_select(0, rows) * self.energy_scale.to(readout.dtype)
             crowding = torch.zeros_like(energies).index_add(0, receivers, envelopes[0])
@@ -146,7 +146,7 @@ class TripModel(nn.Module):
             features = norm(features)
         messages = self.last_convolution(edge_features, features.index_select(0, senders), basis)
         message = messages[0].squeeze(2)  # [n_edges, n_scalars]
-        own = self.self_interaction(features[:, :, 0])
+        own: Tensor = self.self_interaction(features[:, :, 0])
         total = torch.zeros_like(own)
         if self.self_interaction_per_edge:
             return total.index_add(0, receivers, message + own.index_select(0, receivers))
