@@ -109,7 +109,7 @@ def resolve_backend(backend: Backend) -> Literal["torch", "python", "pythontorch
             f"backend {backend!r} is unknown; choose one of {', '.join(get_args(Backend))}"
         )
     if backend == "auto":
-        reason = _why_not_torch()
+        reason = _WHY_NOT["torch"]()
         if reason is None:
             return "torch"
         _logger.warning("using PythonForce, because TorchForce does not work here: %s", reason)

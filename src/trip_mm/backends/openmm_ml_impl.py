@@ -75,8 +75,9 @@ class TripPotentialImpl(MLPotentialImpl):
                 f"interpolate=True does not work with backend={backend!r}: openmm-ml copies the "
                 "force, and openmmtorch cannot be copied; use backend='python'"
             )
+        shadow = _system_of(topology)  # owns the force that is copied below
         force = add_trip_force(
-            _system_of(topology),
+            shadow,
             topology,
             self.potential,
             backend="python",
