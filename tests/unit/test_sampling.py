@@ -5,14 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trip_mm.errors import ConfigError
+from trip_mm.errors import ConfigError, DataError
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import Conformation
 from trip_mm.training.sampling import sample_recipe
 from trip_mm.training.sampling_clusters import cut_cluster, sample_liquid_water, sample_peptides
-from trip_mm.training.sampling_dynamics import Liquid, build_peptide
+from trip_mm.training.sampling_dynamics import (
+    Liquid,
+    build_peptide,
+    build_solvated_peptide,
+)
 from trip_mm.training.sampling_geometry import (
     fragment_of,
+    made_whole,
     placed_at_distance,
     random_rotation,
     shortest_distance,
@@ -21,7 +26,13 @@ from trip_mm.training.sampling_geometry import (
     with_torsion_turned,
 )
 from trip_mm.training.sampling_molecules import build_molecule
-from trip_mm.training.sampling_recipe import LiquidWaterSource, PeptidesSource, load_recipe
+from trip_mm.training.sampling_recipe import (
+    LiquidWaterSource,
+    PeptidesSource,
+    TrajectorySource,
+    load_recipe,
+)
+from trip_mm.training.sampling_trajectory import sample_trajectory
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -96,7 +107,9 @@ def test_cluster_takes_nearest_waters_in_their_nearest_image() -> None:
     waters = (oxygens[:, None] + bonds).reshape(-1, 3)
     positions = np.concatenate([[[0.5, 0.0, 0.0]], waters])
     numbers = np.array([6] + [8, 1, 1] * 3)
-    liquid = Liquid(None, positions, numbers, np.array([0]), np.arange(1, 10).reshape(3, 3), edge)
+    liquid = Liquid(
+        None, positions, numbers, np.array([0]), np.arange(1, 10).reshape(3, 3), edge * np.eye(3)
+    )
     cluster = cut_cluster(liquid, positions, np.array([0]), 2)
     assert cluster.atomic_numbers.tolist() == [6, 8, 1, 1, 8, 1, 1]
     np.testing.assert_allclose(cluster.positions[1], [-0.5, 0, 0])
@@ -232,3 +245,49 @@ def test_shipped_recipes_fit_the_schema(path: Path) -> None:
     if "sources:" not in path.read_text():
         pytest.skip("not a sampling recipe")
     assert load_recipe(path).sources
+
+
+def test_broken_molecule_is_made_whole() -> None:
+    cell = np.array([[10.0, 0, 0], [2.0, 9.0, 0], [-3.0, 2.0, 8.0]])
+    chain = np.cumsum(np.random.default_rng(2).normal(0, 0.8, (12, 3)), axis=0)
+    whole = made_whole(chain + np.random.default_rng(3).integers(-2, 3, (12, 3)) @ cell, cell)
+    np.testing.assert_allclose(np.diff(whole, axis=0), np.diff(chain, axis=0), atol=1e-9)
+
+
+def test_trajectory_is_cut_across_the_boundary(tmp_path: Path) -> None:
+    import MDAnalysis
+    from openmm import app
+
+    liquid = build_solvated_peptide("GLY-GLY", 0.4, 1)
+    universe_file = tmp_path / "topology.pdb"
+    with universe_file.open("w") as file:
+        app.PDBFile.writeFile(liquid.topology, liquid.start, file)
+    universe = MDAnalysis.Universe(str(universe_file))
+    edge = liquid.cell[0, 0]
+    universe.dimensions = [edge, edge, edge, 90, 90, 90]
+    with MDAnalysis.Writer(str(tmp_path / "t.xtc"), universe.atoms.n_atoms) as writer:
+        for shift in (0.0, 7.0):
+            universe.atoms.positions = (liquid.start + shift) % edge
+            writer.write(universe.atoms)
+    source = TrajectorySource.model_validate(
+        {
+            "kind": "trajectory",
+            "class": "peptide-cluster",
+            "topology": "topology.pdb",
+            "trajectory": "t.xtc",
+            "conformations": 2,
+            "n_waters": [10, 10],
+            "displacement": [0.0, 0.0],
+        }
+    )
+    first, second = sample_trajectory(source, tmp_path, np.random.default_rng(0))
+    assert len(first.atomic_numbers) == 17 + 30
+    assert_waters_whole(first, first=17)
+    distances = [
+        np.sort(np.linalg.norm(c.positions[:, None] - c.positions[None], axis=-1).ravel())
+        for c in (first, second)
+    ]
+    np.testing.assert_allclose(distances[0], distances[1], atol=0.05)
+    source = source.model_copy(update={"first_frame": 5})
+    with pytest.raises(DataError, match="2 frames"):
+        next(sample_trajectory(source, tmp_path, np.random.default_rng(0)))

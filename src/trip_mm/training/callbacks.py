@@ -189,7 +189,7 @@ class TimedCheckpoint(lightning.Callback):
     def save(self, trainer: lightning.Trainer) -> None:
         """Saves now."""
         temporary = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)
         temporary.replace(self.path)
         self._last = time.monotonic()
 

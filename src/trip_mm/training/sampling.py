@@ -29,9 +29,11 @@ from trip_mm.training.sampling_recipe import (
     Source,
     SpiceSource,
     StretchedBondsSource,
+    TrajectorySource,
     load_recipe,
 )
 from trip_mm.training.sampling_spice import sample_spice
+from trip_mm.training.sampling_trajectory import sample_trajectory
 
 
 def sample_recipe(
@@ -112,6 +114,8 @@ def iterate_source(
     excluded = excluded_formulas(recipe, directory)
     if isinstance(source, SpiceSource):
         return sample_spice(source, (data or directory) / source.file, excluded, rng)
+    if isinstance(source, TrajectorySource):
+        return sample_trajectory(source, data or directory, rng)
     if isinstance(source, MoleculesSource):
         return sample_molecules(source, read_smiles(directory / source.smiles), excluded, rng)
     if isinstance(source, StretchedBondsSource):

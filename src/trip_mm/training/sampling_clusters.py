@@ -16,6 +16,7 @@ from trip_mm.training.sampling_dynamics import (
 from trip_mm.training.sampling_geometry import (
     Positions,
     displaced,
+    nearest_images,
     unlabelled,
     with_hydrogens_rescaled,
 )
@@ -45,7 +46,7 @@ def cut_cluster(
     """Cuts the solute with its nearest whole waters, each in the image nearest to the solute.
 
     Args:
-        liquid: composition and cubic box.
+        liquid: composition and cell.
         positions: A, molecules whole, `[n_atoms, 3]`.
         solute: atoms to keep around which waters are chosen, `[n_solute]`.
         n_waters: how many waters to keep; waters that belong to `solute` do not count.
@@ -54,8 +55,8 @@ def cut_cluster(
     kept = positions[solute]
     vectors = positions[waters[:, 0]][:, None] - kept[None]  # [n_waters, n_solute, 3]
     images = np.zeros_like(vectors)
-    if liquid.box_edge is not None:
-        images = -liquid.box_edge * np.round(vectors / liquid.box_edge)
+    if liquid.cell is not None:
+        images = nearest_images(vectors, liquid.cell) - vectors
     distances = np.linalg.norm(vectors + images, axis=-1)
     nearest_atom = distances.argmin(axis=1)
     rows = np.arange(len(waters))
@@ -68,6 +69,20 @@ def cut_cluster(
         np.concatenate([kept, moved.reshape(-1, 3)]),
         first,
         np.stack([first + 1, first + 2], axis=1),
+    )
+
+
+def cut_water_cluster(
+    liquid: Liquid, positions: Positions, n_waters: int, rng: np.random.Generator
+) -> Cluster:
+    """Cuts a water drawn at random with its `n_waters - 1` nearest neighbours."""
+    centre = liquid.waters[int(rng.integers(len(liquid.waters)))]
+    cut = cut_cluster(liquid, positions, centre, n_waters - 1)
+    return Cluster(
+        cut.atomic_numbers,
+        cut.positions,
+        np.concatenate([[0], cut.oxygens]),
+        np.concatenate([[[1, 2]], cut.hydrogens]),
     )
 
 
@@ -129,15 +144,8 @@ def sample_water_cluster(
     rng: np.random.Generator,
 ) -> Conformation:
     """Cuts one perturbed cluster around a water drawn at random."""
-    centre = liquid.waters[int(rng.integers(len(liquid.waters)))]
     low, high = source.n_waters
     n_waters = min(int(rng.integers(low, high + 1)), len(liquid.waters))
-    cut = cut_cluster(liquid, positions, centre, n_waters - 1)
-    whole = Cluster(
-        cut.atomic_numbers,
-        cut.positions,
-        np.concatenate([[0], cut.oxygens]),
-        np.concatenate([[[1, 2]], cut.hydrogens]),
-    )
-    changed = perturbed(whole, source.oh_length, source.displacement, rng)
-    return unlabelled(whole.atomic_numbers, changed, source.system_class, name)
+    cluster = cut_water_cluster(liquid, positions, n_waters, rng)
+    changed = perturbed(cluster, source.oh_length, source.displacement, rng)
+    return unlabelled(cluster.atomic_numbers, changed, source.system_class, name)

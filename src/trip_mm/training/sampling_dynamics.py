@@ -5,7 +5,7 @@ constrained X-H bonds and heavy hydrogens at 4 fs.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,7 +65,7 @@ class DynamicsSettings(Protocol):
 
 @dataclass(frozen=True)
 class Liquid:
-    """A liquid in a cubic box.
+    """A liquid in a periodic cell, or in none.
 
     Attributes:
         topology: OpenMM topology.
@@ -73,7 +73,8 @@ class Liquid:
         atomic_numbers: `[n_atoms]`.
         solute: atoms that are not water, `[n_solute]`.
         waters: O, H, H of each water, `[n_waters, 3]`.
-        box_edge: A; None without periodicity.
+        cell: A, rows are lattice vectors in OpenMM's reduced form, `[3, 3]`; None without
+            periodicity.
     """
 
     topology: Any
@@ -81,7 +82,7 @@ class Liquid:
     atomic_numbers: NDArray[np.int64]
     solute: NDArray[np.int64]
     waters: NDArray[np.int64]
-    box_edge: float | None
+    cell: Positions | None
 
 
 def build_peptide(sequence: str, seed: int) -> tuple[app.Topology, Positions]:
@@ -160,17 +161,8 @@ def build_solvated_peptide(sequence: str, padding_nm: float, seed: int) -> Liqui
 def build_water_box(edge_nm: float, seed: int) -> Liquid:
     """Builds a cubic box of water; the seed turns it so that no two boxes start alike."""
     liquid = _solvated(app.Topology(), np.zeros((0, 3)), edge_nm)
-    if liquid.box_edge is None:
-        raise AssertionError("a solvated box is periodic")
     axes = np.random.default_rng(seed).permutation(3)
-    return Liquid(
-        liquid.topology,
-        liquid.start[:, axes],
-        liquid.atomic_numbers,
-        liquid.solute,
-        liquid.waters,
-        liquid.box_edge,
-    )
+    return replace(liquid, start=liquid.start[:, axes])
 
 
 def _solvated(topology: app.Topology, positions: Positions, edge_nm: float) -> Liquid:
@@ -195,7 +187,7 @@ def _solvated(topology: app.Topology, positions: Positions, edge_nm: float) -> L
         np.asarray([atom.element.atomic_number for atom in atoms], dtype=np.int64),
         np.asarray([a.index for a in atoms if a.residue.name != "HOH"], dtype=np.int64),
         np.asarray(waters, dtype=np.int64).reshape(-1, 3),
-        edge_nm * NM_TO_ANGSTROM,
+        np.eye(3) * edge_nm * NM_TO_ANGSTROM,
     )
 
 

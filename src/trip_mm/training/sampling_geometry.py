@@ -162,3 +162,46 @@ def with_hydrogens_rescaled(
     vectors *= length / np.linalg.norm(vectors, axis=-1, keepdims=True)
     result[hydrogens] = centre + vectors
     return result
+
+
+def nearest_images(vectors: Positions, cell: Positions) -> Positions:
+    """Reduces vectors by whole lattice vectors to their nearest images.
+
+    Exact for vectors shorter than half the shortest cell height, which is what clusters need.
+
+    Args:
+        vectors: A, `[..., 3]`.
+        cell: A, rows are lattice vectors in lower triangular (OpenMM's reduced) form, `[3, 3]`.
+    """
+    reduced = vectors.copy()
+    for axis in (2, 1, 0):
+        turns = np.round(reduced[..., axis] / cell[axis, axis])
+        reduced -= turns[..., None] * cell[axis]
+    return reduced
+
+
+def made_whole(positions: Positions, cell: Positions) -> Positions:
+    """Moves each atom to the image nearest to an atom placed before it.
+
+    Atoms are placed in the order of shortest distance to those placed already, so that a molecule
+    broken over the boundary comes out whole.
+
+    Args:
+        positions: A, `[n_atoms, 3]`.
+        cell: A, as in `nearest_images`.
+    """
+    vectors = nearest_images(positions[None] - positions[:, None], cell)  # from i to j
+    distances = np.linalg.norm(vectors, axis=-1)
+    result = positions.copy()
+    best = distances[0].copy()
+    parent = np.zeros(len(positions), dtype=np.int64)
+    waiting = np.ones(len(positions), dtype=bool)
+    waiting[0] = False
+    while waiting.any():
+        atom = int(np.where(waiting, best, np.inf).argmin())
+        result[atom] = result[parent[atom]] + vectors[parent[atom], atom]
+        waiting[atom] = False
+        closer = distances[atom] < best
+        parent[closer & waiting] = atom
+        best = np.minimum(best, distances[atom])
+    return result

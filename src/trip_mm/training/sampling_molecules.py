@@ -141,7 +141,8 @@ def sample_stretched_bonds(
     rng: np.random.Generator,
 ) -> Iterator[Conformation]:
     """Yields conformers with one single bond, or rarely two, stretched or compressed."""
-    molecules = build_molecules(smiles, source.conformers, rng, excluded)
+    built = build_molecules(smiles, source.conformers, rng, excluded)
+    molecules = [molecule for molecule in built if molecule.single_bonds]
     count = 0
     while count < source.conformations:
         molecule = molecules[count % len(molecules)]
@@ -152,7 +153,7 @@ def sample_stretched_bonds(
             positions = positions if changed is None else changed
         positions = displaced(positions, rng.uniform(*source.displacement), rng)
         if shortest_distance(positions) >= _SHORTEST_ALLOWED:
-            count += 1
+            count += 1  # so that a molecule with overlapping atoms is tried again
             yield unlabelled(
                 molecule.atomic_numbers, positions, source.system_class, molecule.smiles
             )

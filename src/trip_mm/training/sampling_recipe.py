@@ -131,6 +131,25 @@ class SpiceSource(_Source):
     displacement: Range = (0.0, 0.08)
 
 
+class TrajectorySource(_Source):
+    """Clusters cut from a trajectory, such as the XTC of a `trip-mm run` on a model.
+
+    Dynamics on the model goes where the model is wrong; labelling what it visits is what makes it
+    stable. Files are relative to the data directory. With a solute in the topology a cluster is
+    the solute with its nearest waters, otherwise a random water with its nearest ones.
+    """
+
+    kind: Literal["trajectory"]
+    topology: str
+    trajectory: str
+    first_frame: int = Field(default=0, ge=0)
+    conformations: int = Field(gt=0)
+    n_waters: tuple[int, int] = (12, 22)
+    around: Literal["solute", "water"] = "solute"
+    oh_length: Range | None = None
+    displacement: Range = (0.0, 0.03)
+
+
 Source = Annotated[
     MoleculesSource
     | StretchedBondsSource
@@ -139,7 +158,8 @@ Source = Annotated[
     | WaterScanSource
     | PeptidesSource
     | LiquidWaterSource
-    | SpiceSource,
+    | SpiceSource
+    | TrajectorySource,
     Field(discriminator="kind"),
 ]
 

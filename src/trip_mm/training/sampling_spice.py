@@ -12,7 +12,12 @@ from rdkit import Chem
 from trip_mm.elements import formula
 from trip_mm.errors import DataError
 from trip_mm.training.formats import Conformation
-from trip_mm.training.sampling_clusters import Cluster, cut_cluster, perturbed
+from trip_mm.training.sampling_clusters import (
+    Cluster,
+    cut_cluster,
+    cut_water_cluster,
+    perturbed,
+)
 from trip_mm.training.sampling_dynamics import Liquid
 from trip_mm.training.sampling_geometry import Positions, unlabelled
 from trip_mm.training.sampling_recipe import SpiceSource
@@ -125,11 +130,4 @@ def _cut(
     wanted = min(int(rng.integers(low, high + 1)), room, len(waters))
     if len(solute):
         return cut_cluster(liquid, positions, solute, wanted)
-    centre = waters[int(rng.integers(len(waters)))]
-    cut = cut_cluster(liquid, positions, centre, wanted - 1)
-    return Cluster(
-        cut.atomic_numbers,
-        cut.positions,
-        np.concatenate([[0], cut.oxygens]),
-        np.concatenate([[[1, 2]], cut.hydrogens]),
-    )
+    return cut_water_cluster(liquid, positions, wanted, rng)
