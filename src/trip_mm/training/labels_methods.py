@@ -34,6 +34,8 @@ GROUND_STATE_UNPAIRED: dict[int, int] = {1: 1, 6: 2, 7: 3, 8: 2, 9: 1, 16: 2, 17
 
 _MIXER_DAMPINGS = (0.4, 0.1)
 _EXTRA_UNPAIRED = (2, 4)
+# Calculations that converge do so within 40 iterations or so.
+_MAX_ITERATIONS = 120
 _SCF_FAILED = "SCF did not converge"
 
 
@@ -118,6 +120,7 @@ def _tblite_calculation(hamiltonian: str) -> Calculation:
             )
             calculator.set("verbosity", 0)
             calculator.set("mixer-damping", damping)
+            calculator.set("max-iter", _MAX_ITERATIONS)
             result = calculator.singlepoint()
         except TBLiteRuntimeError:
             return None
