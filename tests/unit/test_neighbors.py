@@ -344,6 +344,8 @@ def test_verlet_list_serves_any_sequence_of_systems(scripted: bool) -> None:
     positions = scattered(cube, 80, images=0)
     sequence = [
         (positions, cube),
+        (positions.float(), cube.float()),
+        (positions, cube),
         (positions, None),
         (positions.float(), None),
         (positions.float(), cube.float()),
