@@ -1,4 +1,4 @@
-"""Potentials under contract: both numerics, every interaction, both precisions, eager and scripted."""
+"""Potentials under contract: both numerics, every interaction, both precisions, two forms."""
 
 from collections.abc import Callable
 from dataclasses import replace

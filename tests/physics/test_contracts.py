@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
-import trip_mm
 from tests.physics.conftest import CONFIGS, build
 from tests.physics.structures import WATER, WATER_NUMBERS, cluster, periodic_box, random_rotation
+
+import trip_mm
 
 FORMS = ["eager", "scripted"]
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
@@ -131,7 +131,8 @@ def test_isolated_atoms_and_systems_without_edges(potentials, config_name, dtype
     exact = CONFIGS[config_name].lone_atoms == "exact"
     for number in potential.supported_elements:
         alone, force = evaluate(torch.zeros(1, 3, dtype=torch.float64), torch.tensor([number]))
-        assert bool(torch.isfinite(alone)) and torch.equal(force, torch.zeros_like(force))
+        assert bool(torch.isfinite(alone))
+        assert torch.equal(force, torch.zeros_like(force))
         if exact:
             assert float(alone) == float(potential.self_energies[number])
     pair = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], dtype=torch.float64)
@@ -199,8 +200,10 @@ def test_inputs_are_not_mutated(potentials, config_name):
     positions, numbers, cell = periodic_box()
     copies = positions.clone(), numbers.clone(), cell.clone()
     potential.energy_and_forces(positions, numbers, cell)
-    assert torch.equal(positions, copies[0]) and not positions.requires_grad
-    assert torch.equal(numbers, copies[1]) and torch.equal(cell, copies[2])
+    assert torch.equal(positions, copies[0])
+    assert not positions.requires_grad
+    assert torch.equal(numbers, copies[1])
+    assert torch.equal(cell, copies[2])
 
 
 def test_virial_equals_strain_derivative(potentials, config_name):
@@ -224,7 +227,8 @@ def test_numpy_in_numpy_out(potentials):
     positions, numbers = cluster()
     energy, forces = potential.energy_and_forces(positions.numpy(), numbers.numpy())
     expected, expected_forces = evaluate(positions, numbers)
-    assert isinstance(energy, float) and energy == float(expected)
+    assert isinstance(energy, float)
+    assert energy == float(expected)
     assert (forces == expected_forces.numpy()).all()
 
 
