@@ -1,0 +1,216 @@
+"""Schedules, seeds, plans and Systems of stages."""
+
+import numpy as np
+import pytest
+from openmm import app, unit
+
+from trip_mm.errors import BackendError, ConfigError, UnsupportedSystemError
+from trip_mm.simulation.building import BuiltStructure, build_structure
+from trip_mm.simulation.plan import RunPlan, parse_potential, split_overrides
+from trip_mm.simulation.platforms import PlatformChoice, choose_platform
+from trip_mm.simulation.potentials import (
+    SystemOptions,
+    amber14_cutoff,
+    create_system,
+    repartition_hydrogen_mass,
+    total_mass,
+)
+from trip_mm.simulation.schedule import TemperatureSchedule, next_stop
+from trip_mm.simulation.schema import PotentialConfig, ResolvedStage, parse_system
+from trip_mm.simulation.seeds import derive_seed
+
+
+def stage(**changes: object) -> ResolvedStage:
+    values: dict[str, object] = {
+        "name": "nvt",
+        "kind": "nvt",
+        "potential": None,
+        "constraints": "none",
+        "n_steps": 1000,
+        "timestep_fs": 0.5,
+        "temperature_start_k": 300.0,
+        "temperature_end_k": 300.0,
+        "friction_per_ps": 1.0,
+        "trajectory_interval_steps": 100,
+        "log_interval_steps": 50,
+        "checkpoint_interval_steps": 130,
+    }
+    return ResolvedStage(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def plan(*stages: ResolvedStage) -> RunPlan:
+    return RunPlan(
+        name="test",
+        potential=PotentialConfig.model_validate("amber14"),
+        stages=stages,
+        seed=1,
+        backend="auto",
+        platform=PlatformChoice("Reference", "single", 1),
+        system={},
+        protocol={},
+        models={},
+    )
+
+
+@pytest.fixture(scope="module")
+def ethanol() -> BuiltStructure:
+    document = {"structure": {"smiles": "CCO"}, "potential": "amber14"}
+    return build_structure(parse_system(document, "ethanol.yaml"), 1)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 100, 101, 999, 200_000])
+def test_a_ramp_goes_from_start_to_end_in_equal_increments(n_steps: int) -> None:
+    ramp = TemperatureSchedule(100.0, 300.0, n_steps)
+    changes, step = [0], 0
+    while step < n_steps:
+        step = ramp.next_change(step)
+        changes.append(step)
+    assert changes[-1] == n_steps
+    assert len(changes) - 1 == ramp.n_increments
+    temperatures = [ramp.at(step) for step in changes[:-1]]
+    assert temperatures[-1] == 300.0
+    if n_steps > 1:
+        assert temperatures[0] == 100.0
+        np.testing.assert_allclose(np.diff(temperatures), 200.0 / (ramp.n_increments - 1))
+    for begin, end in zip(changes[:-1], changes[1:], strict=True):
+        assert ramp.at(begin) == ramp.at(end - 1), "constant within an increment"
+
+
+def test_a_constant_temperature_never_changes() -> None:
+    schedule = TemperatureSchedule(298.0, 298.0, 1000)
+    assert {schedule.at(step) for step in range(1000)} == {298.0}
+    assert schedule.next_change(0) == 1000
+
+
+@pytest.mark.parametrize("seconds_per_step", [None, 0.001, 0.3, 10.0])
+def test_stops_hit_checkpoints_ramps_and_the_end(seconds_per_step: float | None) -> None:
+    ramp = stage(temperature_start_k=100.0)
+    step, stops = 0, []
+    while step < ramp.n_steps:
+        step = next_stop(step, ramp, seconds_per_step)
+        stops.append(step)
+    assert {130, 260, 390, 520, 650, 780, 910, 1000} <= set(stops)
+    assert {10 * increment for increment in range(1, 101)} <= set(stops)
+    assert stops == sorted(set(stops))
+    if seconds_per_step == 10.0:
+        assert stops == list(range(1, 1001))
+
+
+def test_seeds_differ_by_purpose_and_are_stable() -> None:
+    seeds = {derive_seed(seed, "stage", index) for seed in (1, 2) for index in range(50)}
+    assert len(seeds) == 100
+    assert all(1 <= seed < 2**31 for seed in seeds)
+    assert derive_seed(7, "velocities") == derive_seed(7, "velocities")
+
+
+def test_velocities_are_carried_only_between_like_stages() -> None:
+    ml = PotentialConfig.model_validate("trip:x")
+    run_plan = plan(
+        stage(kind="minimize"),
+        stage(),
+        stage(kind="npt"),
+        stage(potential=ml),
+        stage(potential=ml, hydrogen_mass_u=2.0),
+        stage(potential=ml, hydrogen_mass_u=2.0, kind="nve", temperature_start_k=None),
+        stage(potential=ml, hydrogen_mass_u=2.0, kind="nve"),
+    )
+    drawn = [run_plan.draws_velocities(index) for index in range(len(run_plan.stages))]
+    assert drawn == [True, True, False, True, True, False, True]
+
+
+def test_a_plan_survives_the_file() -> None:
+    original = plan(stage(), stage(name="b", potential=PotentialConfig.model_validate("trip:x")))
+    assert RunPlan.from_dict(original.to_dict()) == original
+
+
+def test_overrides_go_where_their_key_belongs() -> None:
+    changes = [
+        "stages.1.duration=2 ps",
+        "seed=3",
+        "solvent.edge=20 A",
+        "system.name=a",
+        "protocol.name=b",
+        "stages[0].kind=nvt",
+    ]
+    assert split_overrides(changes) == (
+        ["solvent.edge=20 A", "name=a"],
+        ["stages.1.duration=2 ps", "seed=3", "name=b", "stages[0].kind=nvt"],
+    )
+
+
+def test_potentials_are_named_in_several_ways() -> None:
+    assert str(parse_potential("amber14")) == "amber14:tip3pfb"
+    assert str(parse_potential("openmm-ml:ani2x")) == "openmm-ml:ani2x"
+    assert str(parse_potential("a/b.safetensors")) == "trip:a/b.safetensors"
+    with pytest.raises(ConfigError, match="charmm"):
+        parse_potential("charmm")
+
+
+def test_platforms_are_found_in_any_case_and_errors_name_what_there_is() -> None:
+    assert choose_platform("reference", None, 1) == PlatformChoice("Reference", "single", 1)
+    assert choose_platform("cpu", "double", 2).dtype == "float64"
+    with pytest.raises(BackendError, match="use one of .*Reference"):
+        choose_platform("Cray")
+    with pytest.raises(ConfigError, match="half"):
+        choose_platform("CPU", "half")
+    with pytest.raises(ConfigError, match="at least 1"):
+        choose_platform("CPU", None, 0)
+
+
+def test_repartitioning_keeps_the_mass_of_the_molecule(ethanol: BuiltStructure) -> None:
+    from openmm import System
+
+    system = System()
+    for atom in ethanol.topology.atoms():
+        system.addParticle(atom.element.mass)
+    before = total_mass(system)
+    repartition_hydrogen_mass(system, ethanol.topology, 3.0)
+    assert total_mass(system) == pytest.approx(before, abs=1e-9)
+    for atom in ethanol.topology.atoms():
+        mass = system.getParticleMass(atom.index).value_in_unit(unit.dalton)
+        assert mass == pytest.approx(3.0) if atom.element.symbol == "H" else mass > 3.0
+
+
+def test_repartitioning_refuses_too_heavy_hydrogens(ethanol: BuiltStructure) -> None:
+    from openmm import System
+
+    system = System()
+    for atom in ethanol.topology.atoms():
+        system.addParticle(atom.element.mass)
+    with pytest.raises(ConfigError, match="use a smaller mass"):
+        repartition_hydrogen_mass(system, ethanol.topology, 5.0)
+
+
+def test_amber14_refuses_molecules_it_does_not_know(ethanol: BuiltStructure) -> None:
+    with pytest.raises(UnsupportedSystemError, match="no parameters"):
+        create_system(ethanol, PotentialConfig.model_validate("amber14"), SystemOptions())
+
+
+def test_openmm_ml_names_an_unknown_model(ethanol: BuiltStructure) -> None:
+    with pytest.raises(ConfigError, match="openmm-ml:nonsense"):
+        create_system(
+            ethanol, PotentialConfig.model_validate("openmm-ml:nonsense"), SystemOptions()
+        )
+
+
+def test_amber14_cutoff_leaves_room_in_small_boxes() -> None:
+    assert amber14_cutoff(None) is None
+    assert amber14_cutoff(np.eye(3) * 5.0) == 0.9
+    assert amber14_cutoff(np.eye(3) * 1.0) == pytest.approx(0.45)
+    tilted = np.array([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    assert amber14_cutoff(tilted) == pytest.approx(0.45 * 1.0)
+
+
+def test_classical_water_is_rigid_only_with_constraints() -> None:
+    structure = build_structure(
+        parse_system(
+            {"solvent": {"edge": "10 A", "n_waters": 20}, "potential": "amber14"}, "water.yaml"
+        ),
+        1,
+    )
+    amber = PotentialConfig.model_validate("amber14")
+    assert isinstance(structure.topology, app.Topology)
+    rigid = create_system(structure, amber, SystemOptions(constraints="h-bonds"))
+    flexible = create_system(structure, amber, SystemOptions(constraints="none"))
+    assert rigid.getNumConstraints() == 60
+    assert flexible.getNumConstraints() == 0
