@@ -137,7 +137,14 @@ def _openmm_ml_system(structure: BuiltStructure, name: str) -> openmm.System:
     from trip_mm.backends.molecules import register_molecules
 
     try:
-        system = MLPotential(name).createSystem(structure.topology)
+        potential = MLPotential(name)
+    except KeyError as error:
+        raise ConfigError(
+            f"openmm-ml:{name}: the installed openmm-ml has no model of this name; its "
+            "documentation lists them"
+        ) from error
+    try:
+        system = potential.createSystem(structure.topology)
     except ImportError as error:
         raise MissingDependencyError(
             f"openmm-ml:{name} needs a package that is not installed ({error}); install it, or use "
