@@ -31,7 +31,6 @@ LAYER_OF = {
     "training": 5,
     "analysis": 6,
     "workflow": 6,
-    "workflow": 6,
     "cli": 7,
     "__main__": 8,
 }
