@@ -61,6 +61,7 @@ class DataConfig(Section):
 
     Attributes:
         files: data files, relative to the configuration file.
+        test_files: files that are only evaluated, once, at the end.
         split: what is held out.
         max_force_ev_per_angstrom: conformations with a larger force on any atom are left out.
         lone_atom_energies_ev: energy of the isolated atom by element symbol, for files that do
@@ -68,6 +69,7 @@ class DataConfig(Section):
     """
 
     files: tuple[Path, ...] = Field(min_length=1)
+    test_files: tuple[Path, ...] = ()
     split: SplitConfig = SplitConfig()
     max_force_ev_per_angstrom: Force | None = Field(default=None, alias="max_force")
     lone_atom_energies_ev: dict[str, Energy] = Field(
@@ -219,7 +221,8 @@ def load_training_config(path: str | Path) -> TrainingConfig:
     folder = path.resolve().parent
     files = tuple(folder / file for file in config.data.files)
     initial = folder / config.initial if config.initial is not None else None
-    data = config.data.model_copy(update={"files": files})
+    test_files = tuple(folder / file for file in config.data.test_files)
+    data = config.data.model_copy(update={"files": files, "test_files": test_files})
     return config.model_copy(update={"data": data, "initial": initial})
 
 

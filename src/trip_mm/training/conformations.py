@@ -175,32 +175,47 @@ def build_store(
             energy (the group is named), or nothing is left.
     """
     classes = tuple(sorted({group.system_class for group in dataset.groups}))
-    parts: list[ConformationStore] = []
+    parts: list[_Part] = []
+    exclusions = Exclusions()
     first = 0
     for group in dataset.groups:
         block = group.read(slice(0, group.n_conformations))
         _check(group, block, lone_atom_energies)
-        keep, exclusions = _usable(block, max_force)
+        keep, lost = _usable(block, max_force)
+        exclusions += lost
+        own = sum(lone_atom_energies[int(z)] for z in group.atomic_numbers)
         parts.append(
-            _part(
-                group.atomic_numbers,
-                block.positions[keep],
-                block.forces[keep],
-                block.energies[keep]
-                - sum(lone_atom_energies[int(z)] for z in group.atomic_numbers),
-                cutoff,
-                classes,
-                (classes.index(group.system_class), first + np.flatnonzero(keep), exclusions),
+            _Part(
+                np.tile(group.atomic_numbers, int(keep.sum())),
+                block.positions[keep].reshape(-1, 3),
+                block.forces[keep].reshape(-1, 3),
+                block.energies[keep] - own,
+                np.full(int(keep.sum()), len(group.atomic_numbers)),
+                np.full(int(keep.sum()), classes.index(group.system_class)),
+                first + np.flatnonzero(keep),
             )
         )
         first += group.n_conformations
-    store = _concatenate(parts, classes) if parts else None
-    if store is None or len(store) == 0:
+    if not any(len(part.energies) for part in parts):
         raise DataError(
             "the data files hold no conformation with energy and forces; label some with "
             "`trip-mm label`"
         )
-    return store
+    return _store(
+        _Part(*map(np.concatenate, zip(*parts, strict=True))), cutoff, classes, exclusions
+    )
+
+
+class _Part(NamedTuple):
+    """Conformations before their edges are known; fields as in `ConformationStore`."""
+
+    atomic_numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    n_atoms: NDArray[np.int64]
+    class_idx: NDArray[np.int64]
+    dataset_idx: NDArray[np.int64]
 
 
 def _check(group: Group, block: Block, lone_atom_energies: Mapping[int, float]) -> None:
@@ -227,70 +242,51 @@ def _usable(block: Block, max_force: float | None) -> tuple[NDArray[np.bool_], E
     return labelled & gentle, exclusions
 
 
-def _part(
-    atomic_numbers: NDArray[np.int64],
-    positions: NDArray[np.float64],
-    forces: NDArray[np.float64],
-    energies: NDArray[np.float64],
-    cutoff: float,
-    classes: tuple[str, ...],
-    origin: tuple[int, NDArray[np.int64], Exclusions],
+def _store(
+    joined: _Part, cutoff: float, classes: tuple[str, ...], exclusions: Exclusions
 ) -> ConformationStore:
-    """Makes a store of conformations of one composition; `origin`: class, dataset rows, losses."""
-    n_conf, n_atoms = positions.shape[:2]
-    senders, receivers, n_edges = _edges(positions, cutoff)
-    class_number, dataset_idx, exclusions = origin
+    atom_offsets = _offsets(joined.n_atoms)
+    senders, receivers, n_edges = _edges(joined.positions, atom_offsets, cutoff)
     return ConformationStore(
-        np.tile(atomic_numbers, n_conf),
-        positions.reshape(-1, 3),
-        forces.reshape(-1, 3),
-        energies,
-        np.arange(n_conf + 1) * n_atoms,
+        joined.atomic_numbers,
+        joined.positions,
+        joined.forces,
+        joined.energies,
+        atom_offsets,
         senders,
         receivers,
         _offsets(n_edges),
-        np.full(n_conf, class_number),
+        joined.class_idx,
         classes,
-        dataset_idx,
+        joined.dataset_idx,
         exclusions,
     )
 
 
 def _edges(
-    positions: NDArray[np.float64], cutoff: float
+    positions: NDArray[np.float64], atom_offsets: NDArray[np.int64], cutoff: float
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-    """Finds the edges of equally large conformations, numbered within each conformation."""
-    n_conf, n_atoms = positions.shape[:2]
-    n_chunk = max(1, _CHUNK_ATOMS // n_atoms)
-    senders: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
-    receivers: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
-    counts: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
-    for start in range(0, n_conf, n_chunk):
-        chunk = torch.from_numpy(positions[start : start + n_chunk].reshape(-1, 3))
-        system_idx = torch.arange(len(chunk)) // n_atoms
-        edges = batched_neighbor_list(chunk, system_idx, None, cutoff)
-        owner = (edges[1] // n_atoms).numpy()
-        senders.append((edges[0] % n_atoms).numpy().astype(np.int32))
-        receivers.append((edges[1] % n_atoms).numpy().astype(np.int32))
-        counts.append(np.bincount(owner, minlength=len(chunk) // n_atoms))
+    """Finds the edges, numbered within each conformation, and counts them per conformation."""
+    senders: list[NDArray[np.int32]] = []
+    receivers: list[NDArray[np.int32]] = []
+    counts: list[NDArray[np.int64]] = []
+    n_conf = len(atom_offsets) - 1
+    start = 0
+    while start < n_conf:
+        fitting = np.searchsorted(atom_offsets, atom_offsets[start] + _CHUNK_ATOMS, "right") - 1
+        stop = max(start + 1, int(fitting))
+        local = atom_offsets[start : stop + 1] - atom_offsets[start]
+        chunk = positions[atom_offsets[start] : atom_offsets[stop]]
+        system_idx = np.repeat(np.arange(stop - start), np.diff(local))
+        edges = batched_neighbor_list(
+            torch.from_numpy(chunk), torch.from_numpy(system_idx), None, cutoff
+        )
+        owner = system_idx[edges[1].numpy()]
+        senders.append((edges[0].numpy() - local[owner]).astype(np.int32))
+        receivers.append((edges[1].numpy() - local[owner]).astype(np.int32))
+        counts.append(np.bincount(owner, minlength=stop - start))
+        start = stop
     return np.concatenate(senders), np.concatenate(receivers), np.concatenate(counts)
-
-
-def _concatenate(parts: Sequence[ConformationStore], classes: tuple[str, ...]) -> ConformationStore:
-    return ConformationStore(
-        np.concatenate([part.atomic_numbers for part in parts]),
-        np.concatenate([part.positions for part in parts]),
-        np.concatenate([part.forces for part in parts]),
-        np.concatenate([part.energies for part in parts]),
-        _offsets(np.concatenate([part.n_atoms for part in parts])),
-        np.concatenate([part.senders for part in parts]),
-        np.concatenate([part.receivers for part in parts]),
-        _offsets(np.concatenate([part.n_edges for part in parts])),
-        np.concatenate([part.class_idx for part in parts]),
-        classes,
-        np.concatenate([part.dataset_idx for part in parts]),
-        sum((part.exclusions for part in parts), start=Exclusions()),
-    )
 
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:

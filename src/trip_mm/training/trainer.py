@@ -17,15 +17,21 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from trip_mm import __version__
 from trip_mm.checkpoint import load_potential, new_potential, save_potential
-from trip_mm.elements import SYMBOLS
-from trip_mm.errors import ConfigError, DataError, RunDirectoryError
+from trip_mm.elements import SYMBOLS, atomic_number
+from trip_mm.errors import ConfigError, DataError, RunDirectoryError, UnsupportedElementError
 from trip_mm.model.config import TripConfig
 from trip_mm.potential import TripPotential
 from trip_mm.training.callbacks import Bookkeeping, TimedCheckpoint, Validation, read_log
 from trip_mm.training.config import TrainingConfig, load_training_config
 from trip_mm.training.conformations import ConformationStore, build_store
 from trip_mm.training.dataset import Dataset, Split
-from trip_mm.training.evaluate import accuracies, format_accuracies, limit_per_class, predict
+from trip_mm.training.evaluate import (
+    accuracies,
+    evaluate,
+    format_accuracies,
+    limit_per_class,
+    predict,
+)
 from trip_mm.training.loader import BatchStream, make_plan
 from trip_mm.training.module import TrainingModule, loss_settings
 from trip_mm.training.statistics import EnergyStatistics, energy_statistics, merged_self_energies
@@ -105,13 +111,25 @@ def resolve_model_config(config: TrainingConfig) -> TripConfig:
             f"{', '.join(sorted(field.name for field in fields(TripConfig)))}"
         )
     if "elements" in values:
-        values["elements"] = sorted(
-            SYMBOLS.index(item) if item in SYMBOLS else item for item in values["elements"]
-        )
+        values["elements"] = _atomic_numbers(values["elements"])
     try:
         return TripConfig.from_dict({**base, **values})
     except (ConfigError, TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from None
+
+
+def _atomic_numbers(elements: Any) -> list[int]:
+    """Reads a list of symbols or atomic numbers.
+
+    Raises:
+        ConfigError: not a list, or something in it names no element.
+    """
+    if not isinstance(elements, list):
+        raise ConfigError(f"model.elements: {elements!r} is not a list; write [H, C, N, O]")
+    try:
+        return sorted(e if isinstance(e, int) else atomic_number(str(e)) for e in elements)
+    except UnsupportedElementError as error:
+        raise ConfigError(f"model.elements: {error}") from None
 
 
 def load_data(config: TrainingConfig, model_config: TripConfig) -> TrainingData:
@@ -280,21 +298,29 @@ def _finish(
     potential = module.potential.to("cpu")
     module.average.copy_to(potential.model)
     predictions = predict(potential, data.validation)
-    found = accuracies(predictions)
-    for line in format_accuracies(found):
-        report(line)
+    found = {"held out": accuracies(predictions)}
+    if config.data.test_files:
+        found["test files"] = evaluate(potential, Dataset.open(*config.data.test_files))
+    for title, table in found.items():
+        report(title)
+        for line in format_accuracies(table):
+            report(line)
+    accuracy = {
+        title: {name: value.to_dict() for name, value in table.items()}
+        for title, table in found.items()
+    }
     training = {
         **record,
         "steps": module.steps_done,
         "epochs": module.steps_done / module.batches_per_epoch,
         "elapsed_s": module.elapsed_s,
-        "held_out_accuracy": {name: value.to_dict() for name, value in found.items()},
+        "accuracy": accuracy,
     }
     potential.name = config.name
     path = save_potential(
         potential, out / f"{config.name}.safetensors", metadata={"training": training}
     )
-    _write_json(out / "accuracy.json", training["held_out_accuracy"])
+    _write_json(out / "accuracy.json", accuracy)
     from trip_mm.training.plots import plot_learning_curve, plot_parity
 
     plot_learning_curve(read_log(out / _LOG), out / "learning_curve.png")
@@ -311,7 +337,7 @@ def _record(
 ) -> dict[str, Any]:
     """Describes the run in plain JSON: configuration, data, versions."""
     return {
-        "config": config.model_dump(mode="json", exclude={"data": {"files"}}),
+        "config": config.model_dump(mode="json", exclude={"data": {"files", "test_files"}}),
         "data_files": [path.name for path in config.data.files],
         "model": potential.config.to_dict(),
         "n_parameters": sum(parameter.numel() for parameter in potential.model.parameters()),
