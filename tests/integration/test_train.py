@@ -1,0 +1,217 @@
+"""`trip-mm train` from a configuration to a model: resume, learning, refusals."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from trip_mm import load_potential
+from trip_mm.cli.main import app
+from trip_mm.elements import formula
+from trip_mm.errors import DataError, RunDirectoryError
+from trip_mm.training.formats import Conformation
+from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.trainer import train
+
+LONE = {1: -10.0, 8: -100.0}
+
+
+def morse(positions):
+    """Energy and forces of all pairs, 2 eV deep at 1.2 A."""
+    vectors = positions[None] - positions[:, None]
+    lengths = np.linalg.norm(vectors, axis=-1) + np.eye(len(positions))
+    decay = np.exp(-1.5 * (lengths - 1.2)) * (1 - np.eye(len(positions)))
+    energy = 0.5 * 2.0 * (decay**2 - 2 * decay).sum()
+    slopes = 2.0 * 1.5 * (-2 * decay**2 + 2 * decay)
+    return energy, (slopes[..., None] * vectors / lengths[..., None]).sum(axis=1)
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "labels.h5"
+    rng = np.random.default_rng(0)
+    grid = np.asarray([[0, 0, 0], [1.2, 0, 0], [0, 1.3, 0], [0.9, 0.9, 1.0]])
+    conformations = []
+    for i in range(60):
+        numbers = np.asarray([[1, 1, 8], [1, 1, 8, 8], [1, 8, 8], [1, 1, 1, 8]][i % 4])
+        positions = grid[: len(numbers)] + rng.normal(scale=0.08, size=(len(numbers), 3))
+        energy, forces = morse(positions)
+        energy += sum(LONE[int(z)] for z in numbers)
+        if i == 8:
+            energy = np.nan
+        conformations.append(
+            Conformation(numbers, positions, energy, forces, "molecule", formula(numbers), "m")
+        )
+    write_conformations(path, conformations, FileHeader("test", "morse", LONE))
+    return path
+
+
+def write_config(path: Path, data_file: Path, **changes) -> Path:
+    values = {
+        "name": "tiny",
+        "seed": 3,
+        "data": {"files": [str(data_file)], "split": {"validation_fraction": 0.3}},
+        "model": {
+            "elements": ["H", "O"],
+            "n_channels": 4,
+            "l_max": 1,
+            "n_layers": 1,
+            "n_heads": 1,
+            "cutoff": 3.0,
+            "radial_hidden": 8,
+            "edge_features": "bessel",
+            "n_scalars": 4,
+            "readout_hidden": 8,
+        },
+        "optimizer": {"learning_rate": 1e-2, "force_gradient": "central-difference"},
+        "schedule": {"warmup_steps": 2},
+        "batch": {"n_conformations": 8},
+        "budget": {"max_steps": 12},
+        "validation": {"every_steps": 4},
+        "checkpoint_interval": "0.0001 s",
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+class InterruptedHereError(RuntimeError):
+    pass
+
+
+def interrupt_at(step):
+    def report(line):
+        if line.startswith(f"step {step} "):
+            raise InterruptedHereError
+
+    return report
+
+
+def silent(line):
+    assert line
+
+
+def test_resume_equals_uninterrupted_to_the_last_bit(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file)
+    whole = train(config, tmp_path / "whole", report=silent)
+    with pytest.raises(InterruptedHereError):
+        train(config, tmp_path / "parts", report=interrupt_at(8))
+    parts = train(config, tmp_path / "parts", resume=True, report=silent)
+
+    one, other = load_file(whole), load_file(parts)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    logs = [read_rows(tmp_path / name / "log.csv") for name in ("whole", "parts")]
+    timed = {"elapsed_s", "conformations_per_s"}
+    assert [{k: v for k, v in row.items() if k not in timed} for row in logs[0]] == [
+        {k: v for k, v in row.items() if k not in timed} for row in logs[1]
+    ]
+    assert [row["step"] for row in logs[0]] == ["4", "8", "12"]
+
+
+def read_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_model_learns_and_is_exported_with_its_record(tmp_path, data_file):
+    config = write_config(
+        tmp_path / "train.yaml",
+        data_file,
+        budget={"max_epochs": 40},
+        validation={"every_steps": 20},
+        checkpoint_interval="1 h",
+        ema_decay=0.9,
+        data={"files": [str(data_file)], "test_files": [str(data_file)]},
+    )
+    lines: list[str] = []
+    path = train(config, tmp_path / "out", report=lines.append)
+    out = tmp_path / "out"
+    record = json.loads((out / "train.json").read_text())
+    assert record["left_out"] == {"missing_label": 1, "large_force": 0}
+    assert record["n_train"] + record["n_validation"] == 59
+    assert any("left out: 1 without" in line for line in lines)
+    rows = read_rows(out / "log.csv")
+    assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
+    for name in ("learning_curve.png", "parity.png", "last.ckpt", "accuracy.json"):
+        assert (out / name).stat().st_size > 100
+    assert list((out / "tensorboard").glob("events*"))
+    potential = load_potential(path)
+    training = potential.metadata["training"]
+    assert training["split"]["sha256"]
+    assert training["accuracy"]["held out"]["all"]["n_conformations"] == record["n_validation"]
+    assert training["accuracy"]["test files"]["molecule"]["n_conformations"] == 59
+    energy, _ = potential.energy_and_forces(np.zeros((1, 3)), np.asarray([8]))
+    assert energy == pytest.approx(-100.0, abs=1e-6)
+
+
+def test_held_out_formulas_are_not_trained_on(tmp_path, data_file):
+    from trip_mm.training.config import load_training_config
+    from trip_mm.training.trainer import load_data, resolve_model_config
+
+    config = load_training_config(write_config(tmp_path / "train.yaml", data_file))
+    data = load_data(config, resolve_model_config(config))
+
+    def formulas(store):
+        bounds = zip(store.atom_offsets[:-1], store.atom_offsets[1:], strict=True)
+        return {formula(store.atomic_numbers[a:b]) for a, b in bounds}
+
+    assert formulas(data.validation)
+    assert not formulas(data.train) & formulas(data.validation)
+
+
+def test_lone_atoms_can_be_trained(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 2})
+    values = yaml.safe_load(config.read_text())
+    values["model"]["lone_atoms"] = "trained"
+    values["loss"] = "thesis"
+    values["schedule"] = {"kind": "step", "factor": 0.5}
+    config.write_text(yaml.safe_dump(values))
+    assert train(config, tmp_path / "out", report=silent).is_file()
+
+
+def test_training_ends_with_its_time(tmp_path, data_file):
+    config = write_config(
+        tmp_path / "train.yaml", data_file, budget={"max_time": "0.2 s", "max_steps": 100000}
+    )
+    train(config, tmp_path / "out", report=silent)
+    assert int(read_rows(tmp_path / "out" / "log.csv")[-1]["step"]) < 1000
+
+
+def test_run_directories_are_checked(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 2})
+    out = tmp_path / "out"
+    with pytest.raises(RunDirectoryError, match=r"no last\.ckpt"):
+        train(config, out, resume=True, report=silent)
+    train(config, out, report=silent)
+    with pytest.raises(RunDirectoryError, match="not empty"):
+        train(config, out, report=silent)
+    changed = write_config(
+        tmp_path / "other.yaml", data_file, optimizer={"learning_rate": 1e-3, "clip": 2.0}
+    )
+    with pytest.raises(RunDirectoryError, match="`optimizer`"):
+        train(changed, out, resume=True, report=silent)
+
+
+def test_elements_outside_the_model_name_the_group(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file)
+    values = yaml.safe_load(config.read_text())
+    values["model"]["elements"] = ["H", "C"]
+    config.write_text(yaml.safe_dump(values))
+    with pytest.raises(DataError, match=r"molecule/\w+: holds O"):
+        train(config, tmp_path / "out", report=silent)
+
+
+def test_the_command_reports_errors_in_one_line(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text("name: x\nbudget: {max_steps: 1}\ndata: {files: [nothing.h5]}\n")
+    result = CliRunner().invoke(app, ["train", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "nothing.h5" in result.output
+    assert "Traceback" not in result.output
