@@ -106,9 +106,7 @@ def test_extended_xyz(tmp_path: Path) -> None:
 
 
 def test_split_keeps_formulas_and_trajectories_whole(tmp_path: Path) -> None:
-    molecules = [
-        make_conformation("C" * (1 + i % 30) + "H", "any", seed=i) for i in range(300)
-    ]
+    molecules = [make_conformation("C" * (1 + i % 30) + "H", "any", seed=i) for i in range(300)]
     clusters = [
         make_conformation("OHH" * (1 + i % 3), f"run{i % 25}", "cluster", seed=i)
         for i in range(200)
