@@ -145,7 +145,18 @@ def _torch_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force
     """TorchForce: returns the energy only, so a barostat trial costs no gradient."""
     indices = None if atoms.indices is None else torch.tensor(atoms.indices)
     evaluator = OpenMMEvaluator(potential, torch.tensor(atoms.atomic_numbers), indices)
-    return import_openmmtorch().TorchForce(torch.jit.script(evaluator))
+    return import_openmmtorch().TorchForce(_inlined(torch.jit.script(evaluator)))
+
+
+def _inlined(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The module with all calls of its forward method replaced by what they call.
+
+    openmmtorch freezes a temporary copy of the module. The frozen code keeps pointers to the
+    functions that were called in the copy, and TorchScript follows them when it reports an error:
+    without calls an error reaches Python instead of crashing the process.
+    """
+    torch._C._jit_pass_inline(module.forward.graph)
+    return module
 
 
 def _python_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
