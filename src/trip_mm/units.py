@@ -22,7 +22,9 @@ EV_TO_HARTREE: float = 1.0 / HARTREE_TO_EV
 BOHR_TO_ANGSTROM: float = constants.value("Bohr radius") / constants.angstrom
 ANGSTROM_TO_BOHR: float = 1.0 / BOHR_TO_ANGSTROM
 
-COULOMB_CONSTANT: float = constants.e / (4.0 * constants.pi * constants.epsilon_0 * constants.angstrom)
+COULOMB_CONSTANT: float = constants.e / (
+    4.0 * constants.pi * constants.epsilon_0 * constants.angstrom
+)
 """e^2 / (4 pi epsilon_0) in eV A (14.3996)."""
 
 BOLTZMANN_CONSTANT: float = constants.k / constants.e
