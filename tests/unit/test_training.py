@@ -1,6 +1,7 @@
 """Losses, gradients, minibatches, averages, schedules, statistics and configuration of training."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from trip_mm.training.loader import BatchPlan, BatchStream
 from trip_mm.training.losses import LossSettings, energy_force_loss, pseudo_huber
 from trip_mm.training.module import parameter_groups
 from trip_mm.training.schedule import Plateau, cosine_factor, step_factor, warmup_factor
-from trip_mm.training.statistics import energy_statistics, merged_self_energies
+from trip_mm.training.statistics import energy_statistics, merged_self_energies, relative_to
 from trip_mm.training.trainer import load_data, resolve_model_config
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
@@ -123,7 +124,9 @@ def flat_gradient(model):
 
 def test_central_difference_equals_double_backward(store):
     potential = new_potential(TINY, seed=3, dtype="float64")
-    batch = join(store.batch(np.arange(6), torch.float64), lone_atoms((1, 8), torch.float64))
+    batch = join(
+        store.batch(np.arange(6), torch.float64), lone_atoms({1: 0.3, 8: -1.0}, torch.float64)
+    )
     gradients = []
     for loss in (double_backward_loss, central_difference_loss):
         potential.zero_grad()
@@ -236,7 +239,9 @@ def test_one_conformation_above_the_budget_still_gets_a_batch():
 
 def test_stream_continues_where_it_was_saved(store):
     def fresh():
-        return BatchStream(store, BatchConfig(n_conformations=4), 5, 8, torch.float32, (1, 8))
+        return BatchStream(
+            store, BatchConfig(n_conformations=4), 5, 8, torch.float32, {1: 0.5, 8: 0.0}
+        )
 
     everything = list(fresh())
     stream = fresh()
@@ -252,6 +257,7 @@ def test_stream_continues_where_it_was_saved(store):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert everything[0].class_idx[-2:].tolist() == [-1, -1]
     assert everything[0].atomic_numbers[-2:].tolist() == [1, 8]
+    assert everything[0].energies[-2:].tolist() == [0.5, 0.0]
 
 
 def test_average_follows_and_swaps():
@@ -296,19 +302,47 @@ def test_decay_groups():
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
 
 
-def test_binding_energies_are_recovered():
-    conformations = []
-    for conformation in make_conformations(30):
-        numbers = conformation.atomic_numbers
-        energy = sum(LONE[int(z)] - {1: 2.0, 6: 7.0, 7: 5.0, 8: 4.0}[int(z)] for z in numbers)
-        conformations.append(replaced(conformation, energy=energy))
-    water = Conformation(
-        np.asarray([1, 8]), np.eye(3)[:2], -110.0 - 6.0, np.ones((2, 3)), "x", "HO", "s"
-    )
-    store = build_store(make_dataset([*conformations, water]), LONE, 3.0)
-    found = energy_statistics(store, LONE, (1, 6, 7, 8))
-    assert found.binding_energies == pytest.approx({1: -2.0, 6: -7.0, 7: -5.0, 8: -4.0}, abs=1e-9)
+BINDING = {1: -2.0, 6: -7.0, 7: -5.0, 8: -4.0}
+
+
+def bound_store(potential):
+    """Conformations whose energies are those of a potential with a network of zeros."""
+    potential.set_energy_statistics(LONE, BINDING, 0.0)
+    conformations = [
+        replaced(c, energy=potential.energy_and_forces(c.positions, c.atomic_numbers)[0])
+        for c in make_conformations(30)
+    ]
+    numbers, positions = np.asarray([1, 8]), np.asarray([[0.0, 0.0, 0.0], [1.1, 0.0, 0.0]])
+    energy, forces = potential.energy_and_forces(positions, numbers)
+    conformations.append(Conformation(numbers, positions, energy, forces, "x", "HO", "s"))
+    return build_store(make_dataset(conformations), LONE, TINY.cutoff)
+
+
+def test_binding_energies_are_recovered_beside_repulsion_and_switches():
+    potential = new_potential(TINY, dtype="float64")
+    found = energy_statistics(bound_store(potential), LONE, potential.model)
+    assert found.binding_energies == pytest.approx(BINDING, abs=1e-8)
     assert found.self_energies == LONE
+    assert set(found.lone_labels.values()) == {0.0}
+    assert found.energy_std == pytest.approx(1e-6)
+
+
+def test_trained_lone_atoms_move_binding_into_the_self_energies(store):
+    potential = new_potential(replace(TINY, lone_atoms="trained"))
+    found = energy_statistics(store, LONE, potential.model)
+    assert set(found.binding_energies.values()) == {0.0}
+    moved = relative_to(store, LONE, found)
+    for z in LONE:
+        assert found.self_energies[z] + found.lone_labels[z] == pytest.approx(LONE[z])
+    own = [
+        sum(found.self_energies[int(z)] - LONE[int(z)] for z in numbers_of(store, r))
+        for r in (0, 7)
+    ]
+    assert moved.energies[[0, 7]] == pytest.approx(store.energies[[0, 7]] - own)
+
+
+def numbers_of(store, row):
+    return store.atomic_numbers[store.atom_offsets[row] : store.atom_offsets[row + 1]]
 
 
 def test_self_energies_of_the_configuration_win():

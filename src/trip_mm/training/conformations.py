@@ -300,18 +300,23 @@ def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.i
     return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
 
 
-def lone_atoms(elements: Sequence[int], dtype: torch.dtype) -> Batch:
-    """Makes one isolated atom of each element, with zero energy and force as its labels."""
-    n = len(elements)
+def lone_atoms(energies: Mapping[int, float], dtype: torch.dtype) -> Batch:
+    """Makes one isolated atom of each element.
+
+    Args:
+        energies: label of each, relative to the self energy, eV, by atomic number.
+        dtype: of positions and forces.
+    """
+    n = len(energies)
     none = torch.empty(0, dtype=torch.int64)
     return Batch(
-        torch.tensor(elements, dtype=torch.int64),
+        torch.tensor(list(energies), dtype=torch.int64),
         torch.zeros((n, 3), dtype=dtype),
         torch.arange(n),
         none,
         none,
         torch.ones(n, dtype=torch.int64),
-        torch.zeros(n, dtype=torch.float64),
+        torch.tensor(list(energies.values()), dtype=torch.float64),
         torch.zeros((n, 3), dtype=dtype),
         torch.full((n,), -1, dtype=torch.int64),
     )

@@ -1,6 +1,6 @@
 """The order of the minibatches: a stream in which every batch is a function of its number."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class BatchStream:
         seed: of the shuffling.
         n_batches: length of the run.
         dtype: of positions and forces.
-        lone_elements: elements of which every minibatch carries one isolated atom.
+        lone_labels: energy of each isolated atom that every minibatch carries, eV, by element.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class BatchStream:
         seed: int,
         n_batches: int,
         dtype: torch.dtype,
-        lone_elements: tuple[int, ...] = (),
+        lone_labels: Mapping[int, float] | None = None,
     ) -> None:
         self.plan = make_plan(store, config, seed)
         self.n_batches = n_batches
         self._store = store
         self._dtype = dtype
-        self._lone = lone_atoms(lone_elements, dtype) if lone_elements else None
+        self._lone = lone_atoms(lone_labels, dtype) if lone_labels else None
         self._next = 0
 
     def __len__(self) -> int:

@@ -1,12 +1,9 @@
 """A training run from its configuration to an exported model."""
 
-import json
 import logging
-import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +12,14 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from trip_mm import __version__
 from trip_mm.checkpoint import load_potential, new_potential, save_potential
 from trip_mm.elements import SYMBOLS, atomic_number
-from trip_mm.errors import ConfigError, DataError, RunDirectoryError, UnsupportedElementError
+from trip_mm.errors import ConfigError, DataError, UnsupportedElementError
 from trip_mm.model.config import TripConfig
 from trip_mm.potential import TripPotential
 from trip_mm.training.callbacks import Bookkeeping, TimedCheckpoint, Validation, read_log
 from trip_mm.training.config import TrainingConfig, load_training_config
-from trip_mm.training.conformations import ConformationStore, build_store
+from trip_mm.training.conformations import build_store
 from trip_mm.training.dataset import Dataset, Split
 from trip_mm.training.evaluate import (
     accuracies,
@@ -34,25 +30,24 @@ from trip_mm.training.evaluate import (
 )
 from trip_mm.training.loader import BatchStream, make_plan
 from trip_mm.training.module import TrainingModule, loss_settings
-from trip_mm.training.statistics import EnergyStatistics, energy_statistics, merged_self_energies
+from trip_mm.training.record import (
+    CHECKPOINT,
+    TrainingData,
+    check_run_directory,
+    describe_run,
+    write_json,
+    write_or_compare,
+)
+from trip_mm.training.statistics import (
+    EnergyStatistics,
+    energy_statistics,
+    merged_self_energies,
+    relative_to,
+)
 
-_CHECKPOINT = "last.ckpt"
-_RECORD = "train.json"
 _LOG = "log.csv"
 _NEVER = 2**31 - 1
-_CHANGEABLE = {"budget", "n_threads", "checkpoint_interval_s", "device"}
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Conformations to train on and to validate on."""
-
-    train: ConformationStore
-    validation: ConformationStore
-    split: Split
-    self_energies: dict[int, float]
-    level_of_theory: str
 
 
 def train(
@@ -78,7 +73,7 @@ def train(
     config = load_training_config(config_path)
     model_config = resolve_model_config(config)
     out = Path(out_dir)
-    _check_run_directory(out, resume)
+    check_run_directory(out, resume)
     if config.n_threads is not None:
         torch.set_num_threads(config.n_threads)
     data = load_data(config, model_config)
@@ -88,10 +83,16 @@ def train(
         raise DataError(
             "no conformation is held out; raise data.split.validation_fraction or add data"
         )
-    statistics = energy_statistics(data.train, data.self_energies, model_config.elements)
-    potential = _initial_potential(config, model_config, statistics)
-    record = _record(config, potential, data, statistics)
-    _write_or_compare(out, record, resume)
+    potential = _initial_potential(config, model_config)
+    statistics = energy_statistics(data.train, data.self_energies, potential.model)
+    _set_statistics(potential, config, statistics)
+    data = replace(
+        data,
+        train=relative_to(data.train, data.self_energies, statistics),
+        validation=relative_to(data.validation, data.self_energies, statistics),
+    )
+    record = describe_run(config, potential, data, statistics)
+    write_or_compare(out, record, resume)
     module = _fit(potential, config, data, statistics, out, resume, report)
     return _finish(module, config, data, record, out, report)
 
@@ -195,21 +196,32 @@ def _describe(data: TrainingData) -> list[str]:
     return lines
 
 
-def _initial_potential(
-    config: TrainingConfig, model_config: TripConfig, statistics: EnergyStatistics
-) -> TripPotential:
-    if config.initial is not None:
-        potential = load_potential(str(config.initial), device="cpu", dtype="float32")
-        if potential.config != model_config:
-            raise ConfigError(
-                f"initial: {config.initial} has another model configuration than `model`; "
-                "make `model` the same"
-            )
-        return potential
-    potential = new_potential(model_config, seed=config.seed)
-    scale = statistics.energy_std if config.loss.preset == "thesis" else statistics.force_rms
-    potential.set_energy_statistics(statistics.self_energies, statistics.binding_energies, scale)
+def _initial_potential(config: TrainingConfig, model_config: TripConfig) -> TripPotential:
+    if config.initial is None:
+        return new_potential(model_config, seed=config.seed)
+    potential = load_potential(str(config.initial), device="cpu", dtype="float32")
+    if potential.config != model_config:
+        raise ConfigError(
+            f"initial: {config.initial} has another model configuration than `model`; "
+            "make `model` the same"
+        )
     return potential
+
+
+def _set_statistics(
+    potential: TripPotential, config: TrainingConfig, statistics: EnergyStatistics
+) -> None:
+    """Sets self energies; binding energies and unit too, unless they came with the weights."""
+    binding = statistics.binding_energies
+    thesis = config.loss.preset == "thesis"
+    scale = statistics.energy_std if thesis else statistics.force_rms
+    if config.initial is not None:
+        model = potential.model
+        binding = dict(
+            zip(potential.supported_elements, model.binding_energies.tolist(), strict=True)
+        )
+        scale = float(model.energy_scale)
+    potential.set_energy_statistics(statistics.self_energies, binding, scale)
 
 
 def _fit(
@@ -223,9 +235,9 @@ def _fit(
 ) -> TrainingModule:
     per_epoch = make_plan(data.train, config.batch, config.seed).batches_per_epoch
     n_steps = _n_steps(config, per_epoch)
-    lone = potential.config.elements if potential.config.lone_atoms == "trained" else ()
+    lone = statistics.lone_labels if potential.config.lone_atoms == "trained" else {}
     stream = BatchStream(
-        data.train, config.batch, config.seed, n_steps or _NEVER, torch.float32, tuple(lone)
+        data.train, config.batch, config.seed, n_steps or _NEVER, torch.float32, lone
     )
     module = TrainingModule(
         potential, config, loss_settings(config.loss, statistics.energy_std), per_epoch, n_steps
@@ -237,7 +249,7 @@ def _fit(
         out / _LOG,
         report,
     )
-    checkpoint = TimedCheckpoint(out / _CHECKPOINT, config.checkpoint_interval_s)
+    checkpoint = TimedCheckpoint(out / CHECKPOINT, config.checkpoint_interval_s)
     n_parameters = sum(parameter.numel() for parameter in potential.model.parameters())
     report(f"{n_parameters} parameters, {per_epoch} minibatches per epoch")
     trainer = _lightning_trainer(config, n_steps, out, [Bookkeeping(), validation, checkpoint])
@@ -246,7 +258,7 @@ def _fit(
         trainer.fit(
             module,
             train_dataloaders=stream,
-            ckpt_path=str(out / _CHECKPOINT) if resume else None,
+            ckpt_path=str(out / CHECKPOINT) if resume else None,
             weights_only=True,
         )
     checkpoint.save(trainer)
@@ -320,85 +332,10 @@ def _finish(
     path = save_potential(
         potential, out / f"{config.name}.safetensors", metadata={"training": training}
     )
-    _write_json(out / "accuracy.json", accuracy)
+    write_json(out / "accuracy.json", accuracy)
     from trip_mm.training.plots import plot_learning_curve, plot_parity
 
     plot_learning_curve(read_log(out / _LOG), out / "learning_curve.png")
     plot_parity(predictions, out / "parity.png")
     report(f"model: {path}")
     return path
-
-
-def _record(
-    config: TrainingConfig,
-    potential: TripPotential,
-    data: TrainingData,
-    statistics: EnergyStatistics,
-) -> dict[str, Any]:
-    """Describes the run in plain JSON: configuration, data, versions."""
-    return {
-        "config": config.model_dump(mode="json", exclude={"data": {"files", "test_files"}}),
-        "data_files": [path.name for path in config.data.files],
-        "model": potential.config.to_dict(),
-        "n_parameters": sum(parameter.numel() for parameter in potential.model.parameters()),
-        "level_of_theory": data.level_of_theory,
-        "n_train": len(data.train),
-        "n_validation": len(data.validation),
-        "left_out": asdict(data.train.exclusions),
-        "train_sha256": data.train.sha256(),
-        "validation_sha256": data.validation.sha256(),
-        "split": json.loads(data.split.to_json()),
-        "statistics": {
-            "self_energies_ev": {str(k): v for k, v in statistics.self_energies.items()},
-            "binding_energies_ev": {str(k): v for k, v in statistics.binding_energies.items()},
-            "energy_std_ev": statistics.energy_std,
-            "force_rms_ev_per_angstrom": statistics.force_rms,
-        },
-        "versions": {
-            "trip-mm": __version__,
-            "torch": torch.__version__,
-            "lightning": version("lightning"),
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _check_run_directory(out: Path, resume: bool) -> None:
-    if resume and not (out / _CHECKPOINT).is_file():
-        raise RunDirectoryError(f"{out}: no {_CHECKPOINT} to resume from; start without --resume")
-    if not resume and out.exists() and any(out.iterdir()):
-        raise RunDirectoryError(
-            f"{out}: is not empty; give another --out, or --resume to continue the run in it"
-        )
-
-
-def _write_or_compare(out: Path, record: dict[str, Any], resume: bool) -> None:
-    """Writes the record of a new run; a resumed run must be the same but for its budget.
-
-    Raises:
-        RunDirectoryError: the configuration or the data differ from those of the run.
-    """
-    path = out / _RECORD
-    if not resume:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_json(path, record)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(record))
-    for key in ("model", "train_sha256", "validation_sha256"):
-        if before[key] != now[key]:
-            raise RunDirectoryError(
-                f"{out}: {key} differs from that of the run to resume; start a new run"
-            )
-    for key in sorted(set(before["config"]) | set(now["config"])):
-        if key not in _CHANGEABLE and before["config"].get(key) != now["config"].get(key):
-            raise RunDirectoryError(
-                f"{out}: `{key}` of the configuration differs from that of the run to resume; "
-                f"only {', '.join(sorted(_CHANGEABLE))} may change"
-            )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -1,0 +1,121 @@
+"""The record of a training run: what was trained on what, and the directory that holds it."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trip_mm import __version__
+from trip_mm.errors import RunDirectoryError
+from trip_mm.potential import TripPotential
+from trip_mm.training.config import TrainingConfig
+from trip_mm.training.conformations import ConformationStore
+from trip_mm.training.dataset import Split
+from trip_mm.training.statistics import EnergyStatistics
+
+CHECKPOINT = "last.ckpt"
+_RECORD = "train.json"
+_CHANGEABLE = {"budget", "n_threads", "checkpoint_interval_s", "device"}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Conformations to train on and to validate on."""
+
+    train: ConformationStore
+    validation: ConformationStore
+    split: Split
+    self_energies: dict[int, float]
+    level_of_theory: str
+
+
+def describe_run(
+    config: TrainingConfig,
+    potential: TripPotential,
+    data: TrainingData,
+    statistics: EnergyStatistics,
+) -> dict[str, Any]:
+    """Describes the run in plain JSON: configuration, data, versions.
+
+    Args:
+        config: of the run.
+        potential: as it enters training.
+        data: what it is trained and validated on.
+        statistics: of the energies.
+    """
+    return {
+        "config": config.model_dump(mode="json", exclude={"data": {"files", "test_files"}}),
+        "data_files": [path.name for path in config.data.files],
+        "model": potential.config.to_dict(),
+        "n_parameters": sum(parameter.numel() for parameter in potential.model.parameters()),
+        "level_of_theory": data.level_of_theory,
+        "n_train": len(data.train),
+        "n_validation": len(data.validation),
+        "left_out": asdict(data.train.exclusions),
+        "train_sha256": data.train.sha256(),
+        "validation_sha256": data.validation.sha256(),
+        "split": json.loads(data.split.to_json()),
+        "statistics": {
+            "self_energies_ev": {str(k): v for k, v in statistics.self_energies.items()},
+            "binding_energies_ev": {str(k): v for k, v in statistics.binding_energies.items()},
+            "energy_std_ev": statistics.energy_std,
+            "force_rms_ev_per_angstrom": statistics.force_rms,
+        },
+        "versions": {
+            "trip-mm": __version__,
+            "torch": torch.__version__,
+            "lightning": version("lightning"),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def check_run_directory(out: Path, resume: bool) -> None:
+    """Refuses to overwrite a run, or to resume where there is none.
+
+    Raises:
+        RunDirectoryError: naming the directory.
+    """
+    if resume and not (out / CHECKPOINT).is_file():
+        raise RunDirectoryError(f"{out}: no {CHECKPOINT} to resume from; start without --resume")
+    if not resume and out.exists() and any(out.iterdir()):
+        raise RunDirectoryError(
+            f"{out}: is not empty; give another --out, or --resume to continue the run in it"
+        )
+
+
+def write_or_compare(out: Path, record: dict[str, Any], resume: bool) -> None:
+    """Writes the record of a new run; a resumed run must be the same but for its budget.
+
+    Raises:
+        RunDirectoryError: the configuration or the data differ from those of the run.
+    """
+    path = out / _RECORD
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(record))
+    for key in ("model", "train_sha256", "validation_sha256"):
+        if before[key] != now[key]:
+            raise RunDirectoryError(
+                f"{out}: {key} differs from that of the run to resume; start a new run"
+            )
+    for key in sorted(set(before["config"]) | set(now["config"])):
+        if key not in _CHANGEABLE and before["config"].get(key) != now["config"].get(key):
+            raise RunDirectoryError(
+                f"{out}: `{key}` of the configuration differs from that of the run to resume; "
+                f"only {', '.join(sorted(_CHANGEABLE))} may change"
+            )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
