@@ -1,6 +1,7 @@
 """What an unstable simulation leaves behind: the frame before and the frame of the crash."""
 
 import io
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from trip_mm.simulation.monitor import Frame
 from trip_mm.simulation.run_directory import StageDirectory, write_atomically
 
 _CELL_TEXTS = ("cell too small for the cutoff", "periodic box size has decreased")
-_NOT_FINITE_TEXTS = ("nan", "infinite", "not finite")
+_NOT_FINITE = re.compile(r"\bnan\b|\binfinite\b|not finite|not a number", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def is_cell_too_small(error: Exception) -> bool:
 
 def is_not_finite(error: Exception) -> bool:
     """Whether OpenMM stopped because a number became NaN or infinite."""
-    return any(text in str(error).lower() for text in _NOT_FINITE_TEXTS)
+    return _NOT_FINITE.search(str(error)) is not None
 
 
 def box_heights(box_vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -75,7 +75,8 @@ def execute(
     Raises:
         TripError: a stage failed or was interrupted; what is there can be resumed.
     """
-    apply_threads(plan.platform)
+    if plan.uses_networks():
+        apply_threads(plan.platform)
     services = Services(progress, Interruption(), BondWatch(structure))
     try:
         with services.interruption.watching():
@@ -127,13 +128,14 @@ def _run_stage(task: StageTask, services: Services) -> None:
             "stage": task.stage.name,
             "kind": task.stage.kind,
             "iterations": result.iterations,
-            "initial_energy_kj_per_mol": result.initial_energy,
-            "final_energy_kj_per_mol": result.final_energy,
-            "largest_force_kj_per_mol_nm": result.largest_force,
+            "initial_energy_kj_per_mol": result.initial.energy,
+            "final_energy_kj_per_mol": result.final.energy,
+            "rms_force_kj_per_mol_nm": result.final.rms,
+            "largest_force_kj_per_mol_nm": result.final.largest,
             "largest_force_atom": result.largest_force_atom,
             "wall_seconds": round(result.wall_seconds, 3),
         }
-        text = f"{result.initial_energy:.1f} -> {result.final_energy:.1f} kJ/mol"
+        text = f"{result.initial.energy:.1f} -> {result.final.energy:.1f} kJ/mol"
     else:
         session = DynamicsRun(task, services)
         session.run()

@@ -2,10 +2,11 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import openmm
+from numpy.typing import NDArray
 from openmm import app, unit
 
 from trip_mm.errors import BackendError, CellTooSmallError, TripError, UnstableSimulationError
@@ -17,39 +18,92 @@ from trip_mm.simulation.monitor import StabilityMonitor
 from trip_mm.simulation.run_directory import write_atomically
 from trip_mm.simulation.stage_task import Services, StageTask, build_simulation, place_at_start
 
+ROUND_ITERATIONS = 25
+"""Iterations of a machine-learned minimization between two log rows and looks at the signals."""
+SMALLEST_GAIN = 1e-6
+"""A round that lowers the energy by less than this share has reached what single precision can."""
 
-class _MinimizationLog(openmm.MinimizationReporter):
-    """Writes one row per iteration and ends the minimization when a signal asks to."""
+_COLUMNS = (
+    "Iteration",
+    "Potential Energy (kJ/mole)",
+    "Largest Force (kJ/mole/nm)",
+    "RMS Force (kJ/mole/nm)",
+)
+_KJ_PER_MOL_NM = unit.kilojoule_per_mole / unit.nanometer
 
-    def __init__(self, stream: Any, services: Services) -> None:
-        super().__init__()
-        self._stream = stream
-        self._services = services
-        self.iteration = 0
-        stream.write('"Iteration","Potential Energy (kJ/mole)","Largest Force (kJ/mole/nm)"\n')
 
-    def report(self, iteration: int, x: Any, grad: Any, args: Any) -> bool:
-        """Is called by OpenMM after every iteration; true ends the minimization."""
-        forces = np.asarray(grad, dtype=np.float64).reshape(-1, 3)
-        largest = float(np.linalg.norm(forces, axis=1).max())
-        energy = float(args["system energy"])
-        self.iteration += 1
-        self._stream.write(f"{self.iteration},{energy:.6f},{largest:.3f}\n")
-        self._stream.flush()
-        self._services.progress.stage_advanced(self.iteration, 0.0, f"{energy:.1f} kJ/mol")
-        return self._services.interruption.requested
+@dataclass(frozen=True)
+class Forces:
+    """Energy and forces of a frame.
+
+    Attributes:
+        energy: kJ/mol.
+        largest: largest force, kJ/mol/nm, and
+        atom: the atom it acts on.
+        rms: root mean square of the force components, kJ/mol/nm.
+    """
+
+    energy: float
+    largest: float
+    atom: int
+    rms: float
 
 
 @dataclass(frozen=True)
 class MinimizationResult:
-    """What a minimization achieved: energies in kJ/mol, largest force in kJ/mol/nm."""
+    """What a minimization achieved.
+
+    Attributes:
+        iterations: done.
+        initial: energy and forces at its start.
+        final: energy and forces at its end.
+        largest_force_atom: name of the atom with the largest force.
+        wall_seconds: time it took, s.
+    """
 
     iterations: int
-    initial_energy: float
-    final_energy: float
-    largest_force: float
+    initial: Forces
+    final: Forces
     largest_force_atom: str
     wall_seconds: float
+
+
+class _Log:
+    """Rows of log.csv and the progress shown."""
+
+    def __init__(self, stream: IO[str], services: Services) -> None:
+        self._stream = stream
+        self._services = services
+        self.iteration = 0
+        stream.write(",".join(f'"{column}"' for column in _COLUMNS) + "\n")
+
+    def add(self, iterations: int, forces: Forces) -> None:
+        """Writes where the minimization stands after some more iterations."""
+        self.iteration += iterations
+        row = f"{forces.energy:.6f},{forces.largest:.3f},{forces.rms:.4f}"
+        self._stream.write(f"{self.iteration},{row}\n")
+        self._stream.flush()
+        detail = f"{forces.energy:.1f} kJ/mol"
+        self._services.progress.stage_advanced(self.iteration, 0.0, detail)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked to stop."""
+        return self._services.interruption.requested
+
+
+class _Reporter(openmm.MinimizationReporter):
+    """Adds a row per iteration and ends the minimization when a signal asks to."""
+
+    def __init__(self, log: _Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def report(self, iteration: int, x: Any, grad: Any, args: Any) -> bool:
+        """Is called by OpenMM after every iteration; true ends the minimization."""
+        gradient = np.asarray(grad, dtype=np.float64).reshape(-1, 3)
+        self._log.add(1, _summarize(float(args["system energy"]), gradient))
+        return self._log.interrupted
 
 
 def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
@@ -66,16 +120,15 @@ def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
     monitor = StabilityMonitor(services.watch, simulation.system)
     services.progress.stage_started(task.label, task.stage.max_iterations, 0)
     with task.directory.log.open("w", encoding="utf-8") as stream:
-        reporter = _MinimizationLog(stream, services)
+        log = _Log(stream, services)
         try:
-            initial, _, _ = _energy_and_largest_force(simulation)
-            simulation.minimizeEnergy(
-                tolerance=task.stage.tolerance_kj_per_mol_nm
-                * (unit.kilojoule_per_mole / unit.nanometer),
-                maxIterations=task.stage.max_iterations,
-                reporter=reporter,
-            )
-            final, largest, atom = _energy_and_largest_force(simulation)
+            initial = _forces(simulation)
+            log.add(0, initial)
+            if task.potential.is_classical:
+                _minimize_at_once(simulation, task, log)
+            else:
+                _minimize_in_rounds(simulation, task, log)
+            final = _forces(simulation)
             monitor.check_geometry(simulation)
         except (openmm.OpenMMException, UnstableSimulationError) as error:
             raise _failure(simulation, task, monitor, error) from error
@@ -86,28 +139,62 @@ def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
             services.interruption.signal_number,
         )
     write_atomically(task.directory.state, state_xml(simulation.context).encode())
-    label = atom_label(monitor.atoms[atom])
-    seconds = time.monotonic() - began
-    return MinimizationResult(reporter.iteration, initial, final, largest, label, seconds)
+    label = atom_label(monitor.atoms[final.atom])
+    return MinimizationResult(log.iteration, initial, final, label, time.monotonic() - began)
 
 
-def _energy_and_largest_force(simulation: app.Simulation) -> tuple[float, float, int]:
-    """Returns the energy in kJ/mol, the largest force in kJ/mol/nm and its atom.
+def _minimize_at_once(simulation: app.Simulation, task: StageTask, log: _Log) -> None:
+    """Minimizes in one call with a row per iteration; knows constraints."""
+    simulation.minimizeEnergy(
+        tolerance=task.stage.tolerance_kj_per_mol_nm * _KJ_PER_MOL_NM,
+        maxIterations=task.stage.max_iterations,
+        reporter=_Reporter(log),
+    )
+
+
+def _minimize_in_rounds(simulation: app.Simulation, task: StageTask, log: _Log) -> None:
+    """Minimizes in rounds of a few iterations, without constraints and without a reporter.
+
+    While OpenMM minimizes with a Python reporter it holds Python's lock, and torch refuses to
+    differentiate in a TorchForce.
+    """
+    tolerance, limit = task.stage.tolerance_kj_per_mol_nm, task.stage.max_iterations
+    before = _forces(simulation)
+    while before.rms > tolerance and not log.interrupted:
+        n_left = limit - log.iteration if limit else ROUND_ITERATIONS
+        if n_left <= 0:
+            return
+        n_iterations = min(ROUND_ITERATIONS, n_left)
+        simulation.minimizeEnergy(tolerance * _KJ_PER_MOL_NM, n_iterations)
+        after = _forces(simulation)
+        log.add(n_iterations, after)
+        if before.energy - after.energy < SMALLEST_GAIN * abs(after.energy):
+            return
+        before = after
+
+
+def _forces(simulation: app.Simulation) -> Forces:
+    """Evaluates energy and forces of the current frame.
 
     Raises:
         UnstableSimulationError: one of them is not finite.
     """
     state = simulation.context.getState(energy=True, forces=True)
+    forces = state.getForces(asNumpy=True).value_in_unit(_KJ_PER_MOL_NM)
     energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-    magnitudes = np.linalg.norm(forces, axis=1)
-    atom = int(np.argmax(magnitudes))
-    if not (np.isfinite(energy) and np.isfinite(magnitudes).all()):
-        name = atom_label(list(simulation.topology.atoms())[atom])
+    found = _summarize(float(energy), forces)
+    if not (np.isfinite(found.energy) and np.isfinite(found.rms)):
+        name = atom_label(list(simulation.topology.atoms())[found.atom])
         raise UnstableSimulationError(
             f"the energy ({energy} kJ/mol) or a force is not a number; first at {name}"
         )
-    return float(energy), float(magnitudes[atom]), atom
+    return found
+
+
+def _summarize(energy: float, forces: NDArray[np.float64]) -> Forces:
+    magnitudes = np.linalg.norm(forces, axis=1)
+    atom = int(np.argmax(magnitudes))
+    return Forces(energy, float(magnitudes[atom]), atom, float(np.sqrt(np.mean(forces**2))))
 
 
 def _failure(
