@@ -135,10 +135,10 @@ def prepare_run(
 
 def _check(structure: BuiltStructure, plan: RunPlan) -> None:
     """Refuses a structure that one of the run's potentials cannot describe."""
-    from trip_mm.checkpoint import load_potential
-
     for potential in plan.potentials():
         if potential.kind == "trip":
+            from trip_mm.checkpoint import load_potential
+
             loaded = load_potential(potential.name)
             elements, cutoff = loaded.supported_elements, loaded.cutoff
             check_structure(structure, potential.kind, elements, cutoff)

@@ -34,7 +34,8 @@ def estimate(plan: RunPlan, structure: BuiltStructure) -> list[StageEstimate]:
     Raises:
         TripError: a potential does not work on the structure.
     """
-    apply_threads(plan.platform)
+    if plan.uses_networks():
+        apply_threads(plan.platform)
     measured: dict[str, float] = {}
     estimates = []
     for index, stage in enumerate(plan.stages):

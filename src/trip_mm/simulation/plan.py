@@ -97,6 +97,10 @@ class RunPlan:
         used = [self.stage_potential(index) for index in range(len(self.stages))]
         return list({str(potential): potential for potential in used}.values())
 
+    def uses_networks(self) -> bool:
+        """Whether a machine-learned potential acts in some stage."""
+        return any(not potential.is_classical for potential in self.potentials())
+
     def draws_velocities(self, index: int) -> bool:
         """Whether a stage starts with new velocities.
 
@@ -163,13 +167,15 @@ def parse_potential(text: str) -> PotentialConfig:
     Raises:
         ConfigError: the text is none of these.
     """
-    from trip_mm.checkpoint import registry
-
-    if text in registry() or text.endswith(".safetensors"):
-        return PotentialConfig(kind="trip", name=text)
+    if text.endswith(".safetensors"):
+        return PotentialConfig(kind="trip", name=text.removeprefix("trip:"))
     try:
         return PotentialConfig.model_validate(text)
     except ValidationError as error:
+        from trip_mm.checkpoint import registry
+
+        if text in registry():
+            return PotentialConfig(kind="trip", name=text)
         message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise ConfigError(f"potential {text!r}: {message}") from error
 
@@ -225,10 +231,10 @@ def resolve_backend_of(plan: RunPlan, backend: str) -> str:
         BackendError: the backend does not work here.
         ConfigError: there is no backend of that name.
     """
-    from trip_mm.backends.openmm_force import resolve_backend
-
     if all(potential.kind != "trip" for potential in plan.potentials()):
         return backend
+    from trip_mm.backends.openmm_force import resolve_backend
+
     return resolve_backend(backend)  # type: ignore[arg-type]
 
 

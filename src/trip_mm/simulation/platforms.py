@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import openmm
-import torch
 
 from trip_mm.errors import BackendError, ConfigError
 
@@ -95,6 +94,8 @@ def choose_platform(
 
 def apply_threads(choice: PlatformChoice) -> None:
     """Limits torch's threads in this process to those of the run."""
+    import torch
+
     torch.set_num_threads(choice.threads)
 
 

@@ -5,6 +5,7 @@ constrains bonds to hydrogen and keeps water rigid.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import openmm
@@ -108,10 +109,15 @@ def amber14_cutoff(box_vectors: np.ndarray | None) -> float | None:
     return min(AMBER14_CUTOFF_NM, AMBER14_CUTOFF_SHARE * shortest)
 
 
+@cache
+def _amber14(water_model: str) -> app.ForceField:
+    return app.ForceField("amber14-all.xml", f"amber14/{water_model}.xml")
+
+
 def _amber14_system(
     structure: BuiltStructure, water_model: str, options: SystemOptions
 ) -> openmm.System:
-    forcefield = app.ForceField("amber14-all.xml", f"amber14/{water_model}.xml")
+    forcefield = _amber14(water_model)
     cutoff = amber14_cutoff(structure.box_vectors)
     rigid = options.constraints == "h-bonds"
     try:

@@ -83,14 +83,14 @@ def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
     Returns:
         The plan with potentials that name the copies, so that the run directory is complete.
     """
-    from trip_mm.checkpoint import registry
-
     renamed: dict[str, PotentialConfig] = {}
     records: dict[str, ModelRecord] = {}
     for potential in plan.potentials():
         record = plan.models.get(str(potential))
         if record is None:
             continue
+        from trip_mm.checkpoint import registry
+
         if potential.name in registry():
             records[str(potential)] = record
             continue
@@ -126,12 +126,12 @@ def check_models(plan: RunPlan, run_path: Path) -> None:
         RunDirectoryError: a model has changed.
         CheckpointError: it cannot be read any more.
     """
-    from trip_mm.checkpoint import load_potential
-
     for potential in plan.potentials():
         record = plan.models.get(str(potential))
         if record is None:
             continue
+        from trip_mm.checkpoint import load_potential
+
         found = load_potential(loadable(potential, plan, run_path).name).sha256
         if found != record.sha256:
             raise RunDirectoryError(
