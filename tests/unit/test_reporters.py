@@ -131,7 +131,7 @@ def test_heat_must_last_to_be_a_runaway() -> None:
     simulation.context.setVelocitiesToTemperature(50_000.0, 1)
     for _ in range(RUNAWAY_CHECKS - 1):
         monitor.check(simulation, 300.0)
-    with pytest.raises(UnstableSimulationError, match="hottest atom is .* of HOH"):
+    with pytest.raises(UnstableSimulationError, match=r"hottest atom is .* of HOH"):
         monitor.check(simulation, 300.0)
 
 

@@ -1,5 +1,7 @@
 """Schedules, seeds, plans and Systems of stages."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from openmm import app, unit
@@ -72,7 +74,7 @@ def test_a_ramp_goes_from_start_to_end_in_equal_increments(n_steps: int) -> None
     if n_steps > 1:
         assert temperatures[0] == 100.0
         np.testing.assert_allclose(np.diff(temperatures), 200.0 / (ramp.n_increments - 1))
-    for begin, end in zip(changes[:-1], changes[1:], strict=True):
+    for begin, end in pairwise(changes):
         assert ramp.at(begin) == ramp.at(end - 1), "constant within an increment"
 
 
@@ -149,7 +151,7 @@ def test_potentials_are_named_in_several_ways() -> None:
 def test_platforms_are_found_in_any_case_and_errors_name_what_there_is() -> None:
     assert choose_platform("reference", None, 1) == PlatformChoice("Reference", "single", 1)
     assert choose_platform("cpu", "double", 2).dtype == "float64"
-    with pytest.raises(BackendError, match="use one of .*Reference"):
+    with pytest.raises(BackendError, match=r"use one of .*Reference"):
         choose_platform("Cray")
     with pytest.raises(ConfigError, match="half"):
         choose_platform("CPU", "half")
