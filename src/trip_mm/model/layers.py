@@ -63,26 +63,37 @@ class Convolution(nn.Module):
         )
 
     def forward(
-        self, edge_features: Tensor, sender_features: Tensor, basis: list[Tensor]
-    ) -> list[Tensor]:
-        """Computes the messages.
+        self,
+        edge_features: Tensor,
+        shifts: Tensor,
+        features: Tensor,
+        senders: Tensor,
+        angular: list[Tensor],
+    ) -> Tensor:
+        """Computes the messages of all edges.
 
         Args:
             edge_features: `[n_edges, n_edge_features]`.
-            sender_features: `[n_edges, C_in, (l_in_max + 1)**2]`.
-            basis: of `KernelBasis`, per input degree `[n_edges, 2 l_in + 1, width]`.
+            shifts: added to the features of every edge that leaves the atom,
+                `[n_atoms, n_edge_features]`.
+            features: `[n_atoms, C_in, (l_in_max + 1)**2]`.
+            senders: `[n_edges]`.
+            angular: of `KernelBasis`, per input degree `[n_edges, 2 l_in + 1, width]`.
 
         Returns:
-            per output degree `[n_edges, C_out, 2 l_out + 1]`.
+            `[n_edges, n_messages]`: per output degree `[C_out, 2 l_out + 1]`, one after the other;
+            see `unpack_messages`.
         """
         n_edges, n_in = edge_features.shape[0], self.n_channels_in
+        edge_features = edge_features + shifts.index_select(0, senders)
+        sender_features = features.index_select(0, senders)
         hidden: list[Tensor] = []
         for trunk in self.trunks:
             hidden.append(trunk(edge_features))
         coupled: list[Tensor] = []
         for l_in in range(self.l_in_max + 1):
             degree = sender_features[:, :, l_in * l_in : (l_in + 1) * (l_in + 1)]
-            coupled.append(torch.bmm(degree, basis[l_in]))  # [n_edges, C_in, width]
+            coupled.append(torch.bmm(degree, angular[l_in]))  # [n_edges, C_in, width]
         messages: list[Tensor] = []
         for l_out, weight in enumerate(self.weights):
             size = 2 * l_out + 1
@@ -95,8 +106,21 @@ class Convolution(nn.Module):
             terms = torch.cat(pieces, dim=2).reshape(n_edges, n_sum, size)
             radial = weight(hidden[l_out if len(hidden) > 1 else 0])
             radial = radial.reshape(n_edges, self.n_channels_out[l_out], n_sum)
-            messages.append(torch.bmm(radial, terms))  # [n_edges, C_out, 2 l_out + 1]
-        return messages
+            message = torch.bmm(radial, terms)  # [n_edges, C_out, 2 l_out + 1]
+            messages.append(message.reshape(n_edges, self.n_channels_out[l_out] * size))
+        return torch.cat(messages, dim=1)
+
+
+def unpack_messages(messages: Tensor, n_channels: list[int]) -> list[Tensor]:
+    """Splits messages `[n_edges, n_messages]` into `[n_edges, C_out, 2 l + 1]` per degree."""
+    degrees: list[Tensor] = []
+    start = 0
+    for l, n in enumerate(n_channels):
+        size = n * (2 * l + 1)
+        degree = messages[:, start : start + size]
+        degrees.append(degree.reshape(messages.shape[0], n, 2 * l + 1))
+        start += size
+    return degrees
 
 
 class DegreeLinear(nn.Module):
@@ -220,9 +244,9 @@ class AttentionBlock(nn.Module):
         self,
         features: Tensor,
         edge_features: Tensor,
-        senders: Tensor,
-        receivers: Tensor,
-        basis: list[Tensor],
+        shifts: Tensor,
+        ends: tuple[Tensor, Tensor],
+        angular: list[Tensor],
         envelopes: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Computes new features `[n_atoms, C, (l_max + 1)**2]`.
@@ -230,17 +254,20 @@ class AttentionBlock(nn.Module):
         Args:
             features: `[n_atoms, C, (l_in_max + 1)**2]`.
             edge_features: `[n_edges, n_edge_features]`.
-            senders: `[n_edges]`.
-            receivers: `[n_edges]`.
-            basis: of `KernelBasis`.
+            shifts: see `Convolution.forward`.
+            ends: senders and receivers, `[n_edges]` each.
+            angular: of `KernelBasis`.
             envelopes: phi and log phi, `[n_edges]` each.
         """
+        senders, receivers = ends
         n_atoms, n_edges = features.shape[0], senders.shape[0]
         n_values = self.n_message_channels
-        messages = self.convolution(edge_features, features.index_select(0, senders), basis)
+        messages = self.convolution(edge_features, shifts, features, senders, angular)
         values: list[Tensor] = []
         keys: list[Tensor] = []
-        for degree, message in enumerate(messages):
+        for degree, message in enumerate(
+            unpack_messages(messages, self.convolution.n_channels_out)
+        ):
             values.append(message[:, :n_values])
             if degree <= self.l_in_max:
                 keys.append(message[:, n_values:])
@@ -280,14 +307,16 @@ class ConvolutionBlock(nn.Module):
         self,
         features: Tensor,
         edge_features: Tensor,
-        senders: Tensor,
-        receivers: Tensor,
-        basis: list[Tensor],
+        shifts: Tensor,
+        ends: tuple[Tensor, Tensor],
+        angular: list[Tensor],
         envelopes: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Computes new features; arguments as in `AttentionBlock.forward`."""
-        messages = self.convolution(edge_features, features.index_select(0, senders), basis)
-        packed = torch.cat(messages, dim=2)  # [n_edges, C_value, (l_max + 1)**2]
+        senders, receivers = ends
+        messages = self.convolution(edge_features, shifts, features, senders, angular)
+        degrees = unpack_messages(messages, self.convolution.n_channels_out)
+        packed = torch.cat(degrees, dim=2)  # [n_edges, C_value, (l_max + 1)**2]
         output: Tensor = self.project(join_messages(packed, receivers, features))
         return output
 

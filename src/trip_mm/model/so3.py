@@ -8,8 +8,11 @@ import functools
 from itertools import permutations
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
+
+# e3nn before 0.5.1 reads its constants with a torch.load that needs `slice` allowed.
+with torch.serialization.safe_globals([slice]):
+    from e3nn import o3
 
 _REFERENCE_ELEMENTS: dict[tuple[int, int, int], tuple[tuple[int, int, int], float]] = {
     (0, 0, 0): ((0, 0, 0), 1.0),
@@ -120,18 +123,28 @@ class KernelBasis(nn.Module):
         self.register_buffer("couplings", torch.cat(columns, dim=1), persistent=False)
         self.couplings: Tensor
 
-    def forward(self, directions: Tensor, envelope: Tensor) -> list[Tensor]:
+    @torch.jit.export
+    def harmonics(self, directions: Tensor, envelope: Tensor) -> Tensor:
+        """Returns phi Y of unit vectors `[n_edges, 3]`, `[n_edges, (2 l_max + 1)**2]`."""
+        harmonics: Tensor = self.spherical_harmonics(directions) * envelope.unsqueeze(1)
+        return harmonics
+
+    def forward(
+        self, directions: Tensor, envelope: Tensor, senders: Tensor, n_atoms: int
+    ) -> list[Tensor]:
         """Computes the basis of every edge.
 
         Args:
             directions: unit vectors `[n_edges, 3]`.
             envelope: `[n_edges]`.
+            senders: `[n_edges]`; for other implementations of the convolution.
+            n_atoms: number of atoms; likewise.
 
         Returns:
             one tensor per input degree, `[n_edges, 2 l_in + 1, width]`; the columns run over
             l_out, then J, then m_out.
         """
-        harmonics = self.spherical_harmonics(directions) * envelope.unsqueeze(1)
+        harmonics = self.harmonics(directions, envelope)
         flat = harmonics @ self.couplings.to(harmonics.dtype)  # [n_edges, sum of all blocks]
         basis: list[Tensor] = []
         start = 0
@@ -141,3 +154,9 @@ class KernelBasis(nn.Module):
             basis.append(block.reshape(-1, 2 * l_in + 1, width))  # [n_edges, 2 l_in + 1, width]
             start += size
         return basis
+
+    @torch.jit.export
+    def with_bare_scalars(self, angular: list[Tensor]) -> list[Tensor]:
+        """Returns the basis of scalar inputs with 1 in place of phi Y_00."""
+        columns = angular[0]
+        return [torch.cat([torch.ones_like(columns[:, :, :1]), columns[:, :, 1:]], dim=2)]

@@ -103,13 +103,15 @@ class TripModel(nn.Module):
         rows = self.rows.index_select(0, atomic_numbers)
         edge_lengths = torch.linalg.norm(edge_vectors, dim=-1)
         envelopes = self.envelope(edge_lengths)
-        basis = self.basis(edge_vectors / edge_lengths.unsqueeze(1), envelopes[0])
         edge_features = self.edge_embedding(edge_lengths)
 
         # Isolated atoms, one of each element, ride along as extra nodes without edges.
         all_rows = torch.cat([rows, self.rows.index_select(0, self.lone_numbers)])
         embedded = self.embedding(all_rows)
-        scalars = self.atomic_scalars(embedded, edge_features, senders, receivers, basis, envelopes)
+        directions = edge_vectors / edge_lengths.unsqueeze(1)
+        angular = self.basis(directions, envelopes[0], senders, embedded.shape[0])
+        ends = (senders, receivers)
+        scalars = self.atomic_scalars(embedded, edge_features, ends, angular, envelopes)
         readout: Tensor = self.readout(torch.cat([embedded, scalars], dim=1)).squeeze(1)
 
         repulsion = self.repulsion(atomic_numbers, senders, receivers, edge_lengths, envelopes[0])
@@ -125,27 +127,22 @@ class TripModel(nn.Module):
         self,
         embedded: Tensor,
         edge_features: Tensor,
-        senders: Tensor,
-        receivers: Tensor,
-        basis: list[Tensor],
+        ends: tuple[Tensor, Tensor],
+        angular: list[Tensor],
         envelopes: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Passes messages and returns `[n_atoms, n_scalars]`; arguments as in the blocks."""
-        first_basis = basis
-        if self.bare_scalar_path:
-            columns = basis[0]
-            bare = torch.cat([torch.ones_like(columns[:, :, :1]), columns[:, :, 1:]], dim=2)
-            first_basis = [bare]
+        senders, receivers = ends
+        first = self.basis.with_bare_scalars(angular) if self.bare_scalar_path else angular
         features = embedded.unsqueeze(2)  # [n_atoms, C, 1]
+        shifts = torch.zeros_like(embedded)
         for index, (block, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
             features = block(
-                features, edge_features, senders, receivers,
-                first_basis if index == 0 else basis, envelopes,
-            )  # fmt: skip
-            edge_features = edge_features + features[:, :, 0].index_select(0, senders)  # Eq. 21
+                features, edge_features, shifts, ends, first if index == 0 else angular, envelopes
+            )
+            shifts = shifts + features[:, :, 0]  # Eq. 21
             features = norm(features)
-        messages = self.last_convolution(edge_features, features.index_select(0, senders), basis)
-        message = messages[0].squeeze(2)  # [n_edges, n_scalars]
+        message = self.last_convolution(edge_features, shifts, features, senders, angular)
         own: Tensor = self.self_interaction(features[:, :, 0])
         total = torch.zeros_like(own)
         if self.self_interaction_per_edge:

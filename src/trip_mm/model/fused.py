@@ -1,0 +1,120 @@
+"""The network with compiled kernels in place of its convolutions.
+
+`fused_model` returns a twin of a `TripModel` that shares its parameters. It computes the same
+numbers, on CPUs, in eager mode or scripted.
+"""
+
+import copy
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+import trip_mm.model.kernels.operators  # noqa: F401  (registers torch.ops.trip_mm)
+from trip_mm.model.kernels.plan import round_up
+from trip_mm.model.kernels.vector import LANES
+from trip_mm.model.layers import AttentionBlock, Convolution, ConvolutionBlock
+from trip_mm.model.radial import RadialTrunk
+from trip_mm.model.so3 import KernelBasis
+from trip_mm.model.trip import TripModel
+
+
+class HarmonicsBasis(nn.Module):
+    """What the compiled convolutions need of the edges: harmonics, and edges sorted by sender."""
+
+    def __init__(self, basis: KernelBasis) -> None:
+        super().__init__()
+        self.basis = basis
+
+    def forward(
+        self, directions: Tensor, envelope: Tensor, senders: Tensor, n_atoms: int
+    ) -> list[Tensor]:
+        """Returns harmonics times envelope, order, bounds; arguments as of `KernelBasis`."""
+        harmonics = self.basis.harmonics(directions, envelope)
+        order, bounds = torch.ops.trip_mm.sort_by_sender(senders, n_atoms)
+        return [harmonics, order, bounds]
+
+    @torch.jit.export
+    def with_bare_scalars(self, angular: list[Tensor]) -> list[Tensor]:
+        """Returns the tables with 1 in place of phi Y_00 (for scalar inputs)."""
+        harmonics = angular[0]
+        bare = torch.cat([torch.ones_like(harmonics[:, :1]), harmonics[:, 1:]], dim=1)
+        return [bare, angular[1], angular[2]]
+
+
+class FusedConvolution(nn.Module):
+    """`Convolution` by the compiled kernels; the same parameters under the same names."""
+
+    def __init__(self, convolution: Convolution) -> None:
+        super().__init__()
+        self.trunks: Any = convolution.trunks
+        self.weights: Any = convolution.weights
+        first = cast(RadialTrunk, convolution.trunks[0]).net[0]
+        assert isinstance(first, nn.Linear)
+        self.padding = round_up(first.out_features, LANES) - first.out_features
+        self.head = [
+            convolution.l_in_max,
+            convolution.n_channels_in,
+            first.in_features,
+            first.out_features,
+            len(convolution.trunks),
+        ]
+        self.n_channels_out = list(convolution.n_channels_out)
+
+    def parameter_vector(self) -> Tensor:
+        """Returns all parameters in the kernels' layout; differentiable."""
+        parts: list[Tensor] = []
+        for trunk in self.trunks:
+            net = trunk.net
+            parts += [net[0].weight.flatten(), net[0].bias, net[1].weight, net[1].bias]
+            parts += [net[3].weight.flatten(), net[3].bias, net[4].weight, net[4].bias]
+        for weight in self.weights:
+            padded = nn.functional.pad(weight.weight, [0, self.padding])
+            parts.append(padded.flatten())
+        return torch.cat(parts)
+
+    def forward(
+        self,
+        edge_features: Tensor,
+        shifts: Tensor,
+        features: Tensor,
+        senders: Tensor,
+        angular: list[Tensor],
+    ) -> Tensor:
+        """Computes the messages; see `Convolution.forward`."""
+        harmonics, order, bounds = angular[0], angular[1], angular[2]
+        spec = self.head + [harmonics.shape[1]] + self.n_channels_out  # noqa: RUF005 (scripted)
+        messages: Tensor = torch.ops.trip_mm.convolution(
+            edge_features, shifts, features, harmonics, self.parameter_vector(), order, bounds, spec
+        )
+        return messages
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def _twin(module: _Module) -> _Module:
+    """Shallow copy of a module: shares parameters, buffers and submodules, may swap the latter."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def fused_model(model: TripModel) -> TripModel:
+    """Returns a twin of the network that computes with the compiled kernels.
+
+    Parameters and buffers are shared: training or loading one changes the other.
+
+    Args:
+        model: on the CPU.
+    """
+    twin, blocks = _twin(model), _twin(model.blocks)
+    for i, block in enumerate(model.blocks):
+        assert isinstance(block, AttentionBlock | ConvolutionBlock)
+        twin_block = _twin(block)
+        twin_block.add_module("convolution", FusedConvolution(block.convolution))
+        blocks[i] = twin_block
+    twin.add_module("blocks", blocks)
+    twin.add_module("basis", HarmonicsBasis(model.basis))
+    twin.add_module("last_convolution", FusedConvolution(model.last_convolution))
+    return twin

@@ -1,0 +1,460 @@
+"""Kernels of the edge convolution: messages of all edges, and the gradients of all inputs.
+
+The radial output layer is linear, so it is contracted with the sender's features once per atom
+(`_sender_matrix`): z[q, c_out, h] = sum_c W[c_out, c, path(q), h] f[c, m_in(q)]. Then, for LANES
+edges of one sender at a time, everything below stays in the first-level cache:
+
+    hidden h        = trunk(edge features + features of the sender)
+    B[m_out, q]     = sum over harmonics of couplings * harmonics
+    u[q, c_out]     = sum_h z[q, c_out, h] hidden[h]
+    message[c_out, m_out] = sum_q B[m_out, q] u[q, c_out]
+
+Nothing of the size edges x radial weights exists. The backward pass computes all of it again.
+Values of edges are `[value, lane]` in scratch; edges are visited in the order of their senders.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from trip_mm.model.kernels.plan import BLOCK, Plan
+from trip_mm.model.kernels.radial import (
+    add_transposed,
+    linear,
+    trunk_backward,
+    trunk_forward,
+)
+from trip_mm.model.kernels.vector import (
+    LANES,
+    fill,
+    fma,
+    fma_scalars,
+    fma_vectors,
+    gather_tile,
+    load,
+    load_block,
+    scatter_tile,
+    splat,
+    store,
+    store_block,
+    total,
+    zeros,
+)
+
+
+@njit(nogil=True)
+def gather(source: Any, width: int, edges: Any, rows: Any, target: Any) -> None:
+    """Loads rows of LANES edges: `target[k, lane] = source[edges[lane], k]`."""
+    if width < LANES:
+        for lane in range(LANES):
+            row = edges[lane] * width
+            for k in range(width):
+                target[k * LANES + lane] = source[row + k]
+        return
+    for lane in range(LANES):
+        rows[lane] = edges[lane] * width
+    k = 0
+    while k < width:
+        first = min(k, width - LANES)
+        gather_tile(source, rows, first, target, first * LANES)
+        k += LANES
+
+
+@njit(nogil=True)
+def scatter(source: Any, width: int, edges: Any, rows: Any, target: Any) -> None:
+    """Stores rows of LANES edges; of equal edges the first lane counts."""
+    if width < LANES:
+        for lane in range(LANES - 1, -1, -1):
+            row = edges[lane] * width
+            for k in range(width):
+                target[row + k] = source[k * LANES + lane]
+        return
+    for lane in range(LANES):
+        rows[lane] = edges[lane] * width
+    k = 0
+    while k < width:
+        first = min(k, width - LANES)
+        scatter_tile(source, first * LANES, target, rows, first)
+        k += LANES
+
+
+@njit(nogil=True)
+def _sender_matrix(plan: Plan, w: Any, features: Any, node: int, z: Any) -> None:
+    """Contracts the radial output layer with the features of one atom: z[q, c_out, h]."""
+    n_in, n_comp, n_h = plan.n_channels_in, plan.n_components_in, plan.n_padded
+    for degree in range(plan.n_degrees):
+        n_out, n_paths = plan.n_channels_out[degree], plan.n_paths[degree]
+        stride = n_in * n_paths * n_h
+        for q in range(plan.n_columns[degree]):
+            column = plan.column_start[degree] + q
+            f0 = node * n_in * n_comp + plan.component[column]
+            w0 = plan.weight_start[degree] + plan.path[column] * n_h
+            z0 = (plan.row_start[degree] + q * n_out) * n_h
+            for h in range(0, n_h, LANES):
+                o = 0
+                while o + BLOCK <= n_out:
+                    block = zeros(z, 8)
+                    for c in range(n_in):
+                        at = w0 + o * stride + c * n_paths * n_h + h
+                        a = splat(features, f0 + c * n_comp)
+                        block = fma_vectors(block, a, w, at, stride)
+                    store_block(z, z0 + o * n_h + h, n_h, block)
+                    o += BLOCK
+                while o < n_out:
+                    single = zeros(z, 1)
+                    for c in range(n_in):
+                        at = w0 + o * stride + c * n_paths * n_h + h
+                        a = splat(features, f0 + c * n_comp)
+                        single = fma_vectors(single, a, w, at, stride)
+                    store_block(z, z0 + o * n_h + h, n_h, single)
+                    o += 1
+
+
+@njit(nogil=True)
+def _sender_gradient(plan: Plan, w: Any, d_z: Any, node: int, sums: Any, d_features: Any) -> None:
+    """Gradient of the features of one atom from that of its matrix."""
+    n_in, n_comp, n_h = plan.n_channels_in, plan.n_components_in, plan.n_padded
+    sums[:] = 0.0
+    for degree in range(plan.n_degrees):
+        n_out, n_paths = plan.n_channels_out[degree], plan.n_paths[degree]
+        stride = n_paths * n_h
+        for q in range(plan.n_columns[degree]):
+            column = plan.column_start[degree] + q
+            s0 = plan.component[column] * LANES
+            w0 = plan.weight_start[degree] + plan.path[column] * n_h
+            z0 = (plan.row_start[degree] + q * n_out) * n_h
+            for h in range(0, n_h, LANES):
+                c = 0
+                while c + BLOCK <= n_in:
+                    block = load_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, 8)
+                    for o in range(n_out):
+                        at = w0 + (o * n_in + c) * stride + h
+                        block = fma_vectors(block, load(d_z, z0 + o * n_h + h), w, at, stride)
+                    store_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, block)
+                    c += BLOCK
+                while c < n_in:
+                    single = load_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, 1)
+                    for o in range(n_out):
+                        at = w0 + (o * n_in + c) * stride + h
+                        single = fma_vectors(single, load(d_z, z0 + o * n_h + h), w, at, stride)
+                    store_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, single)
+                    c += 1
+    for i in range(n_in * n_comp):
+        d_features[node * n_in * n_comp + i] = total(load(sums, i * LANES))
+
+
+@njit(nogil=True)
+def _weight_gradient(plan: Plan, features: Any, node: int, d_z: Any, d_w: Any) -> None:
+    """Adds the gradient of the radial output layer from that of one atom's matrix."""
+    n_in, n_comp, n_h = plan.n_channels_in, plan.n_components_in, plan.n_padded
+    for degree in range(plan.n_degrees):
+        n_out, n_paths = plan.n_channels_out[degree], plan.n_paths[degree]
+        for q in range(plan.n_columns[degree]):
+            column = plan.column_start[degree] + q
+            f0 = node * n_in * n_comp + plan.component[column]
+            w0 = plan.weight_start[degree] + plan.path[column] * n_h
+            z0 = (plan.row_start[degree] + q * n_out) * n_h
+            for o in range(n_out):
+                for h in range(0, n_h, LANES):
+                    a = load(d_z, z0 + o * n_h + h)
+                    for c in range(n_in):
+                        at = w0 + (o * n_in + c) * n_paths * n_h + h
+                        store(d_w, at, fma(a, splat(features, f0 + c * n_comp), load(d_w, at)))
+
+
+@njit(nogil=True)
+def _sparse_product(
+    bounds: Any, columns: Any, coefficients: Any, n_rows: int, x: Any, y: Any
+) -> None:
+    """Sets y[row] = sum of coefficient * x[column] for every lane."""
+    for row in range(n_rows):
+        value = fill(y, 0.0)
+        for i in range(bounds[row], bounds[row + 1]):
+            value = fma(splat(coefficients, i), load(x, columns[i] * LANES), value)
+        store(y, row * LANES, value)
+
+
+@njit(nogil=True)
+def _couple(plan: Plan, degree: int, basis: Any, u: Any, messages: Any) -> None:
+    """message[c_out, m_out] = sum_q B[m_out, q] u[q, c_out] of one output degree."""
+    n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
+    size = 2 * degree + 1
+    for m in range(size):
+        b0 = (plan.basis_start[degree] + m * n_columns) * LANES
+        at = (plan.message_start[degree] + m) * LANES
+        o = 0
+        while o + BLOCK <= n_out:
+            block = zeros(u, 8)
+            for q in range(n_columns):
+                row = (q * n_out + o) * LANES
+                block = fma_vectors(block, load(basis, b0 + q * LANES), u, row, LANES)
+            store_block(messages, at + o * size * LANES, size * LANES, block)
+            o += BLOCK
+        while o < n_out:
+            single = zeros(u, 1)
+            for q in range(n_columns):
+                row = (q * n_out + o) * LANES
+                single = fma_vectors(single, load(basis, b0 + q * LANES), u, row, LANES)
+            store_block(messages, at + o * size * LANES, size * LANES, single)
+            o += 1
+
+
+@njit(nogil=True)
+def _couple_gradient_u(plan: Plan, degree: int, basis: Any, d_messages: Any, d_u: Any) -> None:
+    """d_u[q, c_out] = sum_m_out B[m_out, q] d_message[c_out, m_out]."""
+    n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
+    size = 2 * degree + 1
+    b0 = plan.basis_start[degree] * LANES
+    at = plan.message_start[degree] * LANES
+    for q in range(n_columns):
+        o = 0
+        while o + BLOCK <= n_out:
+            block = zeros(d_u, 8)
+            for m in range(size):
+                b = load(basis, b0 + (m * n_columns + q) * LANES)
+                row = at + (o * size + m) * LANES
+                block = fma_vectors(block, b, d_messages, row, size * LANES)
+            store_block(d_u, (q * n_out + o) * LANES, LANES, block)
+            o += BLOCK
+        while o < n_out:
+            single = zeros(d_u, 1)
+            for m in range(size):
+                b = load(basis, b0 + (m * n_columns + q) * LANES)
+                row = at + (o * size + m) * LANES
+                single = fma_vectors(single, b, d_messages, row, size * LANES)
+            store_block(d_u, (q * n_out + o) * LANES, LANES, single)
+            o += 1
+
+
+@njit(nogil=True)
+def _couple_gradient_basis(plan: Plan, degree: int, u: Any, d_messages: Any, d_basis: Any) -> None:
+    """d_B[m_out, q] = sum_c_out d_message[c_out, m_out] u[q, c_out]."""
+    n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
+    size = 2 * degree + 1
+    at = plan.message_start[degree] * LANES
+    for m in range(size):
+        b0 = (plan.basis_start[degree] + m * n_columns) * LANES
+        q = 0
+        while q + BLOCK <= n_columns:
+            block = zeros(u, 8)
+            for o in range(n_out):
+                d = load(d_messages, at + (o * size + m) * LANES)
+                block = fma_vectors(block, d, u, (q * n_out + o) * LANES, n_out * LANES)
+            store_block(d_basis, b0 + q * LANES, LANES, block)
+            q += BLOCK
+        while q < n_columns:
+            single = zeros(u, 1)
+            for o in range(n_out):
+                d = load(d_messages, at + (o * size + m) * LANES)
+                single = fma_vectors(single, d, u, (q * n_out + o) * LANES, n_out * LANES)
+            store_block(d_basis, b0 + q * LANES, LANES, single)
+            q += 1
+
+
+@njit(nogil=True)
+def _add_matrix_gradient(
+    n_rows: int, n_h: int, z0: int, d_u: Any, hidden_rows: Any, h0: int, d_z: Any
+) -> None:
+    """d_z[row, h] += sum over lanes of d_u[row] hidden[h]; `hidden_rows` is `[lane, h]`."""
+    for row in range(0, n_rows, BLOCK):
+        for h in range(0, n_h, LANES):
+            at = (z0 + row) * n_h + h
+            block = load_block(d_z, at, n_h, 8)
+            for lane in range(LANES):
+                a = load(hidden_rows, h0 + lane * n_h + h)
+                block = fma_scalars(block, a, d_u, row * LANES + lane, LANES)
+            store_block(d_z, at, n_h, block)
+
+
+@njit(nogil=True)
+def _edges_of(order: Any, first: int, last: int, edges: Any) -> int:
+    """Fills `edges` with LANES edges from `first` on, the last one again in idle lanes."""
+    count = min(LANES, last - first)
+    for lane in range(LANES):
+        edges[lane] = order[first + min(lane, count - 1)]
+    return count
+
+
+@njit(nogil=True)
+def _edge_inputs(
+    plan: Plan, node: int, edges: Any, rows: Any, edge_features: Any, shifts: Any,
+    harmonics: Any, x: Any, y: Any,
+) -> None:  # fmt: skip
+    """Loads the features x = edge + sender and the harmonics y of LANES edges."""
+    gather(edge_features, plan.n_edge_features, edges, rows, x)
+    for k in range(plan.n_edge_features):
+        shift = splat(shifts, node * plan.n_edge_features + k)
+        store(x, k * LANES, load(x, k * LANES) + shift)
+    gather(harmonics, plan.n_harmonics, edges, rows, y)
+
+
+@njit(nogil=True)
+def forward(
+    plan: Plan, first: int, last: int, order: Any, bounds: Any, edge_features: Any, shifts: Any,
+    features: Any, harmonics: Any, w: Any, messages: Any,
+) -> None:  # fmt: skip
+    """Messages of all edges that leave the atoms `first` ... `last - 1`.
+
+    Args:
+        plan: of `make_plan`.
+        first: first sender.
+        last: sender after the last.
+        order: edges sorted by sender.
+        bounds: where each sender's edges start in `order`, `[n_atoms + 1]`.
+        edge_features: `[n_edges, n_edge_features]`; this and all below flat.
+        shifts: added to the features of every edge that leaves the atom,
+            `[n_atoms, n_edge_features]`.
+        features: `[n_atoms, C_in, components]`.
+        harmonics: with the envelope, `[n_edges, n_harmonics]`.
+        w: all parameters, see `operators.pack`.
+        messages: output, `[n_edges, n_messages]`.
+    """
+    n, n_h = plan.n_hidden, plan.n_padded
+    z = np.zeros(plan.n_rows * n_h, w.dtype)
+    u = np.zeros(np.max(plan.n_block_rows) * LANES, w.dtype)
+    x = np.empty(plan.n_edge_features * LANES, w.dtype)
+    y = np.empty(plan.n_harmonics * LANES, w.dtype)
+    basis = np.empty(plan.n_basis * LANES, w.dtype)
+    state = np.empty((4 * n + 2) * LANES, w.dtype)
+    hidden = np.zeros(plan.n_trunks * n_h * LANES, w.dtype)
+    out = np.empty(plan.n_messages * LANES, w.dtype)
+    edges = np.empty(LANES, np.int64)
+    rows = np.empty(LANES, np.int64)
+    for node in range(first, last):
+        if bounds[node] == bounds[node + 1]:
+            continue
+        _sender_matrix(plan, w, features, node, z)
+        for start in range(bounds[node], bounds[node + 1], LANES):
+            _edges_of(order, start, bounds[node + 1], edges)
+            _edge_inputs(plan, node, edges, rows, edge_features, shifts, harmonics, x, y)
+            for trunk in range(plan.n_trunks):
+                trunk_forward(
+                    w, trunk * plan.trunk_size, plan.n_edge_features, n, x, state, 0, hidden,
+                    trunk * n_h * LANES,
+                )  # fmt: skip
+            _sparse_product(
+                plan.basis_bounds, plan.basis_harmonic, plan.basis_coefficient, plan.n_basis, y,
+                basis,
+            )  # fmt: skip
+            for degree in range(plan.n_degrees):
+                h0 = plan.trunk[degree] * n_h * LANES
+                linear(
+                    z,
+                    plan.row_start[degree] * n_h,
+                    plan.n_block_rows[degree],
+                    n_h,
+                    hidden,
+                    h0,
+                    u,
+                    0,
+                )
+                _couple(plan, degree, basis, u, out)
+            scatter(out, plan.n_messages, edges, rows, messages)
+
+
+@njit(nogil=True)
+def backward(
+    plan: Plan, first: int, last: int, order: Any, bounds: Any, edge_features: Any, shifts: Any,
+    features: Any, harmonics: Any, w: Any, d_messages: Any, d_edge_features: Any, d_shifts: Any,
+    d_features: Any, d_harmonics: Any, d_w: Any,
+) -> None:  # fmt: skip
+    """Gradients from those of the messages; arguments as in `forward`, then the outputs.
+
+    `d_w` is added to; it has the size of `w`, or 0 if parameters need no gradient. `d_shifts`
+    and `d_features` of atoms without edges are left alone.
+    """
+    n, n_h, n_e = plan.n_hidden, plan.n_padded, plan.n_edge_features
+    wanted = d_w.size > 0
+    z = np.zeros(plan.n_rows * n_h, w.dtype)
+    d_z = np.zeros(plan.n_rows * n_h, w.dtype)
+    u = np.zeros(np.max(plan.n_block_rows) * LANES, w.dtype)
+    d_u = np.zeros(np.max(plan.n_block_rows) * LANES, w.dtype)
+    x = np.empty(n_e * LANES, w.dtype)
+    d_x = np.empty(n_e * LANES, w.dtype)
+    y = np.empty(plan.n_harmonics * LANES, w.dtype)
+    d_y = np.empty(plan.n_harmonics * LANES, w.dtype)
+    basis = np.empty(plan.n_basis * LANES, w.dtype)
+    d_basis = np.empty(plan.n_basis * LANES, w.dtype)
+    state = np.empty(plan.n_trunks * (4 * n + 2) * LANES, w.dtype)
+    hidden = np.zeros(plan.n_trunks * n_h * LANES, w.dtype)
+    hidden_rows = np.zeros(plan.n_trunks * n_h * LANES, w.dtype)
+    d_hidden = np.zeros(plan.n_trunks * n_h * LANES, w.dtype)
+    d_m = np.empty(plan.n_messages * LANES, w.dtype)
+    sums = np.empty(plan.n_channels_in * plan.n_components_in * LANES, w.dtype)
+    trunk_sums = np.zeros(plan.n_trunks * plan.trunk_size * LANES if wanted else 0, w.dtype)
+    edges = np.empty(LANES, np.int64)
+    rows = np.empty(LANES, np.int64)
+    for node in range(first, last):
+        if bounds[node] == bounds[node + 1]:
+            continue
+        _sender_matrix(plan, w, features, node, z)
+        d_z[:] = 0.0
+        for start in range(bounds[node], bounds[node + 1], LANES):
+            count = _edges_of(order, start, bounds[node + 1], edges)
+            _edge_inputs(plan, node, edges, rows, edge_features, shifts, harmonics, x, y)
+            gather(d_messages, plan.n_messages, edges, rows, d_m)
+            for k in range(plan.n_messages if count < LANES else 0):
+                for lane in range(count, LANES):
+                    d_m[k * LANES + lane] = 0.0
+            for trunk in range(plan.n_trunks):
+                h0 = trunk * n_h * LANES
+                trunk_forward(
+                    w, trunk * plan.trunk_size, n_e, n, x, state,
+                    trunk * (4 * n + 2) * LANES, hidden, h0,
+                )  # fmt: skip
+                for lane in range(LANES):
+                    for h in range(n):
+                        hidden_rows[h0 + lane * n_h + h] = hidden[h0 + h * LANES + lane]
+            _sparse_product(
+                plan.basis_bounds, plan.basis_harmonic, plan.basis_coefficient, plan.n_basis, y,
+                basis,
+            )  # fmt: skip
+            d_hidden[:] = 0.0
+            for degree in range(plan.n_degrees):
+                h0 = plan.trunk[degree] * n_h * LANES
+                z0, n_rows = plan.row_start[degree], plan.n_block_rows[degree]
+                linear(z, z0 * n_h, n_rows, n_h, hidden, h0, u, 0)
+                _couple_gradient_basis(plan, degree, u, d_m, d_basis)
+                _couple_gradient_u(plan, degree, basis, d_m, d_u)
+                for i in range(plan.n_columns[degree] * plan.n_channels_out[degree], n_rows):
+                    store(d_u, i * LANES, fill(d_u, 0.0))
+                add_transposed(z, z0 * n_h, n_rows, n_h, d_u, 0, d_hidden, h0)
+                _add_matrix_gradient(n_rows, n_h, z0, d_u, hidden_rows, h0, d_z)
+            _sparse_product(
+                plan.harmonic_bounds, plan.harmonic_basis, plan.harmonic_coefficient,
+                plan.n_harmonics, d_basis, d_y,
+            )  # fmt: skip
+            scatter(d_y, plan.n_harmonics, edges, rows, d_harmonics)
+            d_x[:] = 0.0
+            for trunk in range(plan.n_trunks):
+                trunk_backward(
+                    w, trunk * plan.trunk_size, n_e, n, x, state,
+                    trunk * (4 * n + 2) * LANES, d_hidden, trunk * n_h * LANES, d_x, wanted,
+                    trunk_sums,
+                )  # fmt: skip
+            scatter(d_x, n_e, edges, rows, d_edge_features)
+            for k in range(n_e):
+                d_shifts[node * n_e + k] += total(load(d_x, k * LANES))
+        _sender_gradient(plan, w, d_z, node, sums, d_features)
+        if wanted:
+            _weight_gradient(plan, features, node, d_z, d_w)
+    for i in range(trunk_sums.size // LANES):
+        d_w[i] += total(load(trunk_sums, i * LANES))
+
+
+@njit(nogil=True)
+def sort_by_sender(senders: Any, order: Any, bounds: Any) -> None:
+    """Stable counting sort: `order` lists edges by sender, `bounds[u]` is where those of u start.
+
+    `bounds` comes in zeroed, `[n_atoms + 1]`.
+    """
+    for edge in range(senders.size):
+        bounds[senders[edge] + 1] += 1
+    for atom in range(1, bounds.size):
+        bounds[atom] += bounds[atom - 1]
+    fillers = bounds[:-1].copy()
+    for edge in range(senders.size):
+        atom = senders[edge]
+        order[fillers[atom]] = edge
+        fillers[atom] += 1
