@@ -45,7 +45,7 @@ stages:
   - {kind: nvt, name: soak, potential: amber14, duration: 20 fs}
   - {kind: minimize, max_iterations: 2}
   - {kind: nvt, duration: 2 fs, hydrogen_mass: 2 u}
-  - {kind: npt, duration: 2 fs, pressure: 1 bar, barostat_interval: 2}
+  - {kind: npt, duration: 2 fs, pressure: 1 bar, barostat_interval: 1}
 """
 
 
@@ -166,25 +166,14 @@ def test_trip_minimizes_and_runs_after_classical_relaxation(
     assert (out / model["file"]).exists(), "the model is kept beside the run"
     assert record["backend"] == backend
     assert model["sha256"] in (out / "methods.md").read_text()
-    density = read_table(out / "log.csv")["Density (g/mL)"]
-    assert (density > 0.3).all()
+    assert len(np.unique(read_table(out / "log.csv")["Density (g/mL)"])) > 1, "the box moves"
+    monitor = read_table(out / "monitor.csv")
+    assert (monitor["Torn Bonds"] == 0).all()
+    assert (monitor["Largest Bond Stretch (ratio)"] < 1.3).all(), "molecules move whole"
     soaked = XmlSerializer.deserialize((out / "02-soak" / "state.xml").read_text())
     moved = XmlSerializer.deserialize((out / "04-nvt" / "state.xml").read_text())
     shift = (moved.getPositions(asNumpy=True) - soaked.getPositions(asNumpy=True)) / unit.angstrom
     assert 0.0 < np.abs(shift).max() < 0.3, "positions are carried over the switch"
-
-
-def test_barostat_moves_keep_molecules_whole(folder: Path, calm_model: Path) -> None:
-    out = trip_mm.run(
-        folder / "water.yaml",
-        folder / "ml.yaml",
-        folder / "out",
-        potential=str(calm_model),
-        overrides=["stages.npt.barostat_interval=1"],
-    )
-    monitor = read_table(out / "monitor.csv")
-    assert (monitor["Torn Bonds"] == 0).all()
-    assert (monitor["Largest Bond Stretch (ratio)"] < 1.3).all()
 
 
 def test_an_unstable_run_names_atoms_and_keeps_its_last_frames(folder: Path) -> None:
