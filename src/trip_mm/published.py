@@ -28,6 +28,7 @@ from trip_mm.potential import TripPotential
 from trip_mm.units import HARTREE_TO_EV
 
 _COULOMB_ENERGY_UNIT = 0.529
+_NORM_FLOOR = 2.0**-12
 _TRUNK_LAYERS = (0, 1, 3, 4)
 _OPTIMIZER_KEYS = ("state_dict", "kwargs")
 
@@ -143,6 +144,7 @@ def _config(
             n_scalars=readout.shape[1] - n_channels,
             readout_hidden=readout.shape[0],
             lone_atoms="trained",
+            norm_floor=_NORM_FLOOR,
         )
     except (KeyError, ValueError, ConfigError) as error:
         raise CheckpointError(f"published checkpoint: keyword arguments: {error}") from error

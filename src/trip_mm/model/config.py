@@ -38,6 +38,8 @@ class TripConfig:
         interaction: attention, or plain Tensor Field convolution (ablation).
         lone_atoms: isolated atoms exact by construction, or only trained towards.
         repulsion: ZBL nuclear repulsion or none.
+        norm_floor: length below which the norm layer lets features fade; in thesis numerics it
+            rounds off the kink that |f| has where a scalar changes sign.
 
     Raises:
         ConfigError: a value is out of range or does not fit another.
@@ -60,6 +62,7 @@ class TripConfig:
     interaction: Interaction = "attention"
     lone_atoms: LoneAtoms = "exact"
     repulsion: Repulsion = "zbl"
+    norm_floor: float = 0.05
 
     def __post_init__(self) -> None:
         """Checks every value once."""
@@ -71,7 +74,7 @@ class TripConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}: {value!r} is not an integer of at least {least}")
-        for name in ("cutoff", "envelope_k"):
+        for name in ("cutoff", "envelope_k", "norm_floor"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0.0 < value < float("inf"):
                 raise ConfigError(f"{name}: {value!r} is not a positive number")

@@ -25,8 +25,6 @@ from trip_mm.units import COULOMB_CONSTANT, HARTREE_TO_EV
 
 __all__ = ["TripConfig", "TripModel"]
 
-_NORM_FLOOR = 2.0**-12
-
 
 class TripModel(nn.Module):
     """Network from a graph of atoms to the interaction energy of each atom.
@@ -53,7 +51,7 @@ class TripModel(nn.Module):
         self.blocks = nn.ModuleList(
             _interaction_block(config, 0 if i == 0 else L) for i in range(config.n_layers)
         )
-        floor = (ClampedChannelNorm if published else SmoothChannelNorm)(_NORM_FLOOR)
+        floor = (ClampedChannelNorm if published else SmoothChannelNorm)(config.norm_floor)
         self.norms = nn.ModuleList(FeatureNorm(L, C, floor) for _ in range(config.n_layers))
         self.last_convolution = Convolution(L, C, [config.n_scalars], C, config.radial_hidden, 1)
         self.self_interaction = nn.Linear(C, config.n_scalars, bias=False)

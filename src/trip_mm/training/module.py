@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from trip_mm.errors import TrainingError
+from trip_mm.model.fused import fused_model
+from trip_mm.model.trip import TripModel
 from trip_mm.potential import TripPotential
 from trip_mm.training.config import LossConfig, ScheduleConfig, TrainingConfig
 from trip_mm.training.conformations import Batch
@@ -83,6 +85,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
+def training_network(model: TripModel, config: TrainingConfig) -> TripModel:
+    """Returns the form of the network that a training step evaluates; parameters are shared.
+
+    Central differences need first derivatives only, so the compiled kernels serve on a CPU.
+    """
+    if config.device == "cpu" and config.optimizer.force_gradient == "central-difference":
+        return fused_model(model)
+    return model
+
+
 class TrainingModule(lightning.LightningModule):
     """Trains a potential; the step, the time spent and the averages travel in the checkpoint.
 
@@ -108,6 +120,8 @@ class TrainingModule(lightning.LightningModule):
         self.loss_settings = loss
         self.batches_per_epoch = batches_per_epoch
         self.max_steps = max_steps
+        # In a tuple, so that Lightning does not count the shared parameters twice.
+        self._network = (training_network(potential.model, config),)
         self.average = ExponentialMovingAverage(potential.model, config.ema_decay)
         self.plateau = Plateau(config.schedule.factor, config.schedule.patience)
         self.steps_done = 0
@@ -162,7 +176,7 @@ class TrainingModule(lightning.LightningModule):
             TrainingError: the loss is not finite.
         """
         gradient_loss = _GRADIENT_LOSSES[self.config.optimizer.force_gradient]
-        differentiable, terms = gradient_loss(self.potential.model, batch, self.loss_settings)
+        differentiable, terms = gradient_loss(self._network[0], batch, self.loss_settings)
         values = torch.stack([term.detach().to("cpu", torch.float64) for term in terms])
         if not torch.isfinite(values).all():
             raise TrainingError(
