@@ -125,7 +125,8 @@ def test_intermediates(model):
     for i in range(potential.config.n_layers):
         mod = f"mod{2 * i:02d}"
         inputs, output = seen[f"block{i}"]
-        close(inputs[1], debug[f"{mod}/edge0_in"][order])
+        _, edge_features, shifts, (senders, _), *_ = inputs
+        close(edge_features + shifts[senders], debug[f"{mod}/edge0_in"][order])
         weights_in, weights = seen[f"attention{i}"]
         close(weights_in[0], debug[f"{mod}/logits"][order])
         close(weights, debug[f"{mod}/attention"][order])
