@@ -1,5 +1,7 @@
 """Monitoring: shortest distance, torn bonds, proton transfer, runaway temperature, tables."""
 
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from trip_mm.simulation.monitor import RUNAWAY_CHECKS, BondWatch, StabilityMonit
 from trip_mm.simulation.reporters import (
     MONITOR_COLUMNS,
     MonitorReporter,
+    frame_end,
     log_reporter,
     read_table,
     shortest_distance,
@@ -202,6 +205,54 @@ def test_reports_come_due_at_multiples_of_the_interval(tmp_path: Path) -> None:
     fake: Any = SimpleNamespace(currentStep=17)
     assert reporter.describeNextReport(fake)["steps"] == 3
     reporter.close()
+
+
+def many_waters(n_waters: int) -> BuiltStructure:
+    pair = two_waters(1.0)
+    topology = app.Topology()
+    chain = topology.addChain()
+    for _ in range(n_waters):
+        residue = topology.addResidue("HOH", chain)
+        for symbol in ("O", "H", "H"):
+            topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+    water = pair.positions[:3]
+    positions = np.concatenate([water + np.array([0.3 * i, 0.0, 0.0]) for i in range(n_waters)])
+    return BuiltStructure(topology, positions, None, 0, 0)
+
+
+@pytest.mark.parametrize("n_waters", [1, 3, 4, 30])
+def test_frames_end_where_the_next_one_begins(n_waters: int, tmp_path: Path) -> None:
+    simulation = simulation_of(many_waters(n_waters))
+    path = tmp_path / "trajectory.xtc"
+    simulation.reporters.append(trajectory_reporter(path, 1))
+    simulation.step(3)
+    end: int | None = 0
+    for _ in range(3):
+        assert end is not None
+        end = frame_end(path, end)
+    assert end == path.stat().st_size
+    assert frame_end(path, end) is None
+
+
+def test_a_frame_cut_by_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "trajectory.xtc"
+    script = (
+        "import resource, sys; from pathlib import Path; from test_reporters import *\n"
+        "simulation = simulation_of(many_waters(30))\n"
+        f"simulation.reporters.append(trajectory_reporter(Path({str(path)!r}), 1))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+        "try:\n    simulation.step(20)\n"
+        "except OSError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "the disk is full or a quota is exceeded" in done.stdout, done.stderr
 
 
 def test_a_missing_table_is_empty(tmp_path: Path) -> None:

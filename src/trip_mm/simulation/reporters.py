@@ -4,6 +4,8 @@ All of them report at multiples of their interval, so that a report of several n
 evaluation of the potential, and a resumed stage reports at the steps an uninterrupted one would.
 """
 
+import errno
+import struct
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +32,13 @@ MONITOR_COLUMNS = (
     "Torn Bonds",
     "Transferred Protons",
 )
+
+_XTC_HEADER_BYTES = 56
+"""Magic number, atoms, step, time, box, atoms."""
+_XTC_DETAIL_BYTES = 36
+"""Precision, bounds, size of the compressed coordinates in bytes."""
+_XTC_LARGEST_PLAIN = 9
+"""Up to so many atoms coordinates are not compressed."""
 
 _SEARCH_RADII = (1.3, 3.0, 12.0)
 """Distances in A within which the closest pair is looked for, one after the other."""
@@ -145,14 +154,57 @@ def log_reporter(path: Path, interval: int, periodic: bool) -> app.StateDataRepo
     )
 
 
-def trajectory_reporter(path: Path, interval: int) -> app.XTCReporter:
-    """Returns OpenMM's XTC reporter, extending an existing file.
+class CheckedXTCReporter(app.XTCReporter):
+    """OpenMM's XTC reporter, which makes sure that each frame reached the file whole.
+
+    OpenMM ignores what the operating system says about a write; on a full disk frames would be
+    missing without a word.
+    """
+
+    def report(self, simulation: app.Simulation, state: Any) -> None:
+        """Writes one frame.
+
+        Raises:
+            OSError: the frame is not whole in the file.
+        """
+        path = Path(self._fileName)
+        begin = path.stat().st_size
+        super().report(simulation, state)
+        if path.stat().st_size != frame_end(path, begin):
+            raise OSError(errno.ENOSPC, "the disk is full or a quota is exceeded", str(path))
+
+
+def frame_end(path: Path, begin: int) -> int | None:
+    """Returns where a frame of an XTC file ends, None where its header is not whole.
+
+    Args:
+        path: the file.
+        begin: offset of the frame in bytes.
+    """
+    with path.open("rb") as stream:
+        stream.seek(begin)
+        header = stream.read(_XTC_HEADER_BYTES)
+        if len(header) < _XTC_HEADER_BYTES:
+            return None
+        (n_atoms,) = struct.unpack(">i", header[4:8])
+        if n_atoms <= _XTC_LARGEST_PLAIN:
+            return begin + _XTC_HEADER_BYTES + 12 * int(n_atoms)
+        details = stream.read(_XTC_DETAIL_BYTES)
+        if len(details) < _XTC_DETAIL_BYTES:
+            return None
+        (n_bytes,) = struct.unpack(">i", details[-4:])
+    padded = -(-int(n_bytes) // 4) * 4
+    return begin + _XTC_HEADER_BYTES + _XTC_DETAIL_BYTES + padded
+
+
+def trajectory_reporter(path: Path, interval: int) -> CheckedXTCReporter:
+    """Returns the XTC reporter, extending an existing file.
 
     Args:
         path: the file.
         interval: steps between two frames.
     """
-    return app.XTCReporter(str(path), interval, append=path.exists() and path.stat().st_size > 0)
+    return CheckedXTCReporter(str(path), interval, append=path.exists() and path.stat().st_size > 0)
 
 
 def read_table(path: Path) -> dict[str, FloatArray]:
