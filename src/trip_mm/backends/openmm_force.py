@@ -155,7 +155,7 @@ def _inlined(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     functions that were called in the copy, and TorchScript follows them when it reports an error:
     without calls an error reaches Python instead of crashing the process.
     """
-    torch._C._jit_pass_inline(module.forward.graph)
+    torch._C._jit_pass_inline(module.graph)
     return module
 
 

@@ -1,5 +1,6 @@
 """`trip-mm doctor`: what works here, and why the rest does not."""
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import typer
@@ -43,12 +44,21 @@ def _versions(diagnosis: "Diagnosis") -> Table:
 
 
 def _platforms(diagnosis: "Diagnosis") -> Table:
-    table = Table("platform", "relative speed", title="OpenMM platforms", title_justify="left")
+    table = Table(
+        "platform or plugin", "relative speed", title="OpenMM platforms", title_justify="left"
+    )
     for name, speed in diagnosis.platforms.items():
         table.add_row(name, f"{speed:g}")
     for failure in diagnosis.plugin_failures:
-        table.add_row("[dim]not loaded[/]", f"[dim]{escape(failure)}[/]")
+        library, reason = _library_and_reason(failure)
+        table.add_row(f"[dim]{escape(library)}[/]", f"[dim]not loaded: {escape(reason)}[/]")
     return table
+
+
+def _library_and_reason(failure: str) -> tuple[str, str]:
+    """Splits OpenMM's `Error loading library PATH: REASON` into file name and reason."""
+    path, _, reason = failure.removeprefix("Error loading library ").partition(": ")
+    return PurePath(path).name, reason
 
 
 def _backends(diagnosis: "Diagnosis") -> Table:

@@ -1,0 +1,63 @@
+"""`trip-mm doctor`: what it prints, and its exit status."""
+
+import dataclasses
+
+import pytest
+from typer.testing import CliRunner
+
+from trip_mm.backends import diagnostics
+from trip_mm.cli.main import app
+
+runner = CliRunner(env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def diagnosis():
+    return diagnostics.diagnose()
+
+
+def test_checks_every_working_backend_on_every_platform(diagnosis):
+    working = [name for name, reason in diagnosis.backends.items() if reason is None]
+    expected = {(platform, name) for platform in diagnosis.platforms for name in working}
+    assert {(check.platform, check.backend) for check in diagnosis.checks} == expected
+    for check in diagnosis.checks:
+        assert check.problem is None
+        assert check.force_difference < diagnostics.TOLERANCE
+
+
+def test_reports_versions(diagnosis):
+    assert diagnosis.versions["trip-mm"]
+    for name in diagnostics.REQUIRED_PACKAGES:
+        assert diagnosis.versions[name] is not None
+
+
+def test_prints_and_succeeds_where_the_default_works(diagnosis, monkeypatch):
+    monkeypatch.setattr(diagnostics, "diagnose", lambda: diagnosis)
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert "Reference" in result.output
+    assert "PythonTorchForce" in result.output or diagnosis.backends["pythontorch"] is None
+    assert "works" in result.output
+
+
+def test_fails_where_the_default_is_wrong(diagnosis, monkeypatch):
+    wrong = [
+        dataclasses.replace(check, problem="differs from the eager potential")
+        for check in diagnosis.checks
+    ]
+    broken = dataclasses.replace(diagnosis, checks=tuple(wrong))
+    monkeypatch.setattr(diagnostics, "diagnose", lambda: broken)
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "differs from the eager potential" in result.output
+    assert "does not work" in result.output
+
+
+def test_fails_without_any_backend(diagnosis, monkeypatch):
+    none = dataclasses.replace(
+        diagnosis, backends={"torch": "no [libnvrtc]"}, default=None, checks=()
+    )
+    monkeypatch.setattr(diagnostics, "diagnose", lambda: none)
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "no [libnvrtc]" in result.output
