@@ -28,12 +28,14 @@ from trip_mm.model.kernels.radial import (
 from trip_mm.model.kernels.vector import (
     LANES,
     fill,
+    flush_denormals,
     fma,
     fma_scalars,
     fma_vectors,
     gather_tile,
     load,
     load_block,
+    restore_denormals,
     scatter_tile,
     splat,
     store,
@@ -310,6 +312,7 @@ def forward(
         w: all parameters, see `operators.pack`.
         messages: output, `[n_edges, n_messages]`.
     """
+    floating_point = flush_denormals()
     n, n_h = plan.n_hidden, plan.n_padded
     z = np.zeros(plan.n_rows * n_h, w.dtype)
     u = np.zeros(np.max(plan.n_block_rows) * LANES, w.dtype)
@@ -351,6 +354,7 @@ def forward(
                 )
                 _couple(plan, degree, basis, u, out)
             scatter(out, plan.n_messages, edges, rows, messages)
+    restore_denormals(floating_point)
 
 
 @njit(nogil=True)
@@ -364,6 +368,7 @@ def backward(
     `d_w` is added to; it has the size of `w`, or 0 if parameters need no gradient. `d_shifts`
     and `d_features` of atoms without edges are left alone.
     """
+    floating_point = flush_denormals()
     n, n_h, n_e = plan.n_hidden, plan.n_padded, plan.n_edge_features
     wanted = d_w.size > 0
     z = np.zeros(plan.n_rows * n_h, w.dtype)
@@ -441,6 +446,7 @@ def backward(
             _weight_gradient(plan, features, node, d_z, d_w)
     for i in range(trunk_sums.size // LANES):
         d_w[i] += total(load(trunk_sums, i * LANES))
+    restore_denormals(floating_point)
 
 
 @njit(nogil=True)
