@@ -178,7 +178,7 @@ def test_a_signal_stops_the_run_at_a_whole_step(inputs: Path, tmp_path: Path) ->
     class Stopper:
         def message(self, text: str) -> None: ...
 
-        def stage_started(self, label: str, n_steps: int, step: int) -> None:
+        def stage_started(self, label: str, n_steps: int, step: int, unit: str = "") -> None:
             starts.append((label, step))
 
         def stage_advanced(self, step: int, ns_per_day: float, detail: str) -> None:

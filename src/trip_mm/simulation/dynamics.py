@@ -143,7 +143,8 @@ class DynamicsRun:
         step = simulation.currentStep
         if step % task.stage.checkpoint_interval_steps == 0 and step < task.stage.n_steps:
             write_checkpoint(task.directory, simulation, self.wall_seconds)
-        self._services.progress.stage_advanced(step, self.ns_per_day, f"{target:.0f} K")
+        detail = f"{self._monitor.current_temperature:.0f} K"
+        self._services.progress.stage_advanced(step, self.ns_per_day, detail)
 
     def _set_temperature(self) -> float:
         """Sets the temperature of the next steps; returns it, or the initial one in NVE."""

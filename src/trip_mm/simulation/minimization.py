@@ -118,7 +118,7 @@ def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
     simulation = build_simulation(task)
     place_at_start(simulation, task)
     monitor = StabilityMonitor(services.watch, simulation.system)
-    services.progress.stage_started(task.label, task.stage.max_iterations, 0)
+    services.progress.stage_started(task.label, task.stage.max_iterations, 0, "iterations")
     with task.directory.log.open("w", encoding="utf-8") as stream:
         log = _Log(stream, services)
         try:

@@ -153,6 +153,7 @@ class StabilityMonitor:
     Attributes:
         atoms: the topology's atoms.
         last_good: the latest frame that passed, None before the first check.
+        current_temperature: kinetic temperature at the last check, K.
         transferred: largest number of protons seen away from their partner at one time.
     """
 
@@ -168,6 +169,7 @@ class StabilityMonitor:
         n_mobile = int((self._masses > 0).sum())
         self._n_dof = max(3 * n_mobile - system.getNumConstraints() - 3, 1)
         self._too_hot = 0
+        self.current_temperature = float("nan")
         self.last_good: Frame | None = None
         self.transferred = 0
 
@@ -257,7 +259,7 @@ class StabilityMonitor:
     def _runaway(self, frame: Frame, target: float) -> str | None:
         """Too hot several checks in a row, beyond what the few atoms of a small system do."""
         limit = max(2.0 * target + 200.0, target * (1.0 + 10.0 * np.sqrt(2.0 / self._n_dof)))
-        temperature = self.temperature(frame)
+        temperature = self.current_temperature = self.temperature(frame)
         self._too_hot = self._too_hot + 1 if temperature > limit else 0
         if self._too_hot < RUNAWAY_CHECKS:
             return None

@@ -19,8 +19,8 @@ class ProgressListener(Protocol):
     def message(self, text: str) -> None:
         """Says something once."""
 
-    def stage_started(self, label: str, n_steps: int, step: int) -> None:
-        """A stage begins at `step` of `n_steps` (0 steps: of unknown length)."""
+    def stage_started(self, label: str, n_steps: int, step: int, unit: str = "steps") -> None:
+        """A stage begins at `step` of `n_steps` (0: of unknown length) steps or iterations."""
 
     def stage_advanced(self, step: int, ns_per_day: float, detail: str) -> None:
         """The current stage has done `step` steps."""
@@ -49,11 +49,11 @@ class LineProgress:
         """Writes a line."""
         self._write(text)
 
-    def stage_started(self, label: str, n_steps: int, step: int) -> None:
+    def stage_started(self, label: str, n_steps: int, step: int, unit: str = "steps") -> None:
         """Writes where the stage begins."""
         self._label, self._n_steps, self._last = label, n_steps, time.monotonic()
         continued = f", continuing at step {step}" if step else ""
-        length = f": {n_steps} steps" if n_steps else ""
+        length = f": {n_steps} {unit}" if n_steps else ""
         self._write(f"{label}{length}{continued}")
 
     def stage_advanced(self, step: int, ns_per_day: float, detail: str) -> None:
@@ -102,7 +102,7 @@ class BarProgress:
         """Prints a line above the bars."""
         self._console.print(text, markup=False)
 
-    def stage_started(self, label: str, n_steps: int, step: int) -> None:
+    def stage_started(self, label: str, n_steps: int, step: int, unit: str = "steps") -> None:
         """Starts a bar."""
         self._bars.start()
         total = n_steps or None
