@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from trip_mm import __version__
-from trip_mm.cli import analyze, convert, doctor, label, models, resume, run, sample, train
+from trip_mm.cli import analyze, convert, doctor, evaluate, label, models, resume, run, sample, train
 from trip_mm.cli.console import reporting_errors
 
 app = typer.Typer(
@@ -45,4 +45,5 @@ _register("doctor", doctor.command)
 _register("sample", sample.command)
 _register("label", label.command)
 _register("train", train.command)
+_register("evaluate", evaluate.command)
 app.add_typer(analyze.app, name="analyze")
