@@ -200,6 +200,11 @@ def add_trip_force(
     A Python force refers to a checkpoint file: that of the name or path given; a `TripPotential`
     object that was not loaded from one is saved to `python_callable.cache_directory()` first.
 
+    A System with a Python force can be copied and written to XML; the process that reads the XML
+    loads the checkpoint. With TorchForce it cannot: openmmtorch 1.5 crashes the process that reads
+    or copies it under OpenMM 8.6. TorchForce computes no gradient where OpenMM asks for the energy
+    only, as in a barostat trial.
+
     Args:
         system: the System to change; it holds the particles of the topology.
         topology: names elements, bonds and whether the box is periodic.
