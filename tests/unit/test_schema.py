@@ -256,6 +256,19 @@ def test_defaults_reach_only_stages_that_have_the_setting():
     assert (npt.temperature_start_k, npt.pressure_bar) == (310.0, 1.0)
 
 
+def test_nve_keeps_the_velocities_that_there_are():
+    nve = {"kind": "nve", "duration": "1 ps"}
+    defaults = {"temperature": "298 K", "timestep": "0.5 fs"}
+    before = {"kind": "nvt", "duration": "1 ps"}
+    protocol = parse_protocol({"defaults": defaults, "stages": [before, nve]}, "p.yaml")
+    assert protocol.resolve("trip")[1].temperature_start_k is None
+    drawn = {**nve, "temperature": "310 K"}
+    protocol = parse_protocol({"defaults": defaults, "stages": [before, drawn]}, "p.yaml")
+    assert protocol.resolve("trip")[1].temperature_start_k == 310.0
+    alone = parse_protocol({"defaults": defaults, "stages": [nve]}, "p.yaml")
+    assert alone.resolve("trip")[0].temperature_start_k == 298.0
+
+
 def test_problem_in_defaults_is_reported_once_where_it_is():
     document = {
         "defaults": {"timestep": "0.5 fs", "temperature": "300"},

@@ -7,7 +7,8 @@
       - {kind: nvt, duration: 100 ps}
       - {kind: npt, name: production, duration: 20 ns, pressure: 1 bar}
 
-A setting of `defaults` holds in every stage whose kind has it and that does not set it itself.
+A setting of `defaults` holds in every stage whose kind has it and that does not set it itself;
+an NVE stage after other dynamics keeps the velocities that there are unless it sets a temperature.
 One protocol serves machine-learned and classical potentials; what depends on the kind of
 potential (timestep, step counts, constraints) is settled by `StageConfig.resolve`.
 """
@@ -315,7 +316,12 @@ class ProtocolConfig(Settings):
         defaults = value.get("defaults")
         if not isinstance(defaults, dict):
             return value
-        return {**value, "stages": [_with_defaults(stage, defaults) for stage in value["stages"]]}
+        stages = []
+        moving = False  # whether an earlier stage has velocities to carry over
+        for stage in value["stages"]:
+            stages.append(_with_defaults(stage, defaults, moving))
+            moving = moving or (isinstance(stage, dict) and stage.get("kind") != "minimize")
+        return {**value, "stages": stages}
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -346,9 +352,12 @@ class ProtocolConfig(Settings):
         return [stage.resolve(run_potential_kind) for stage in self.stages]
 
 
-def _with_defaults(stage: Any, defaults: Mapping[str, Any]) -> Any:
+def _with_defaults(stage: Any, defaults: Mapping[str, Any], moving: bool) -> Any:
+    """Adds the defaults that a stage does not set; NVE keeps the velocities that there are."""
     if not isinstance(stage, dict):
         return stage
     keys = KEYS_OF_KIND.get(str(stage.get("kind")), frozenset())
+    if moving and stage.get("kind") == "nve":
+        keys = keys - {"temperature"}
     inherited = {k: v for k, v in defaults.items() if k in keys and k not in stage}
     return {**stage, **inherited}
