@@ -10,10 +10,16 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-import trip_mm.model.kernels.operators  # noqa: F401  (registers torch.ops.trip_mm)
+import trip_mm.model.kernels.attention
+import trip_mm.model.kernels.operators  # noqa: F401  (both register torch.ops.trip_mm)
+from trip_mm.model.attention import EnvelopeSoftmax, MessageAttention
 from trip_mm.model.kernels.plan import round_up
 from trip_mm.model.kernels.vector import LANES
-from trip_mm.model.layers import AttentionBlock, Convolution, ConvolutionBlock
+from trip_mm.model.layers import (
+    AttentionBlock,
+    Convolution,
+    ConvolutionBlock,
+)
 from trip_mm.model.radial import RadialTrunk
 from trip_mm.model.so3 import KernelBasis
 from trip_mm.model.trip import TripModel
@@ -31,7 +37,7 @@ class HarmonicsBasis(nn.Module):
     ) -> list[Tensor]:
         """Returns harmonics times envelope, order, bounds; arguments as of `KernelBasis`."""
         harmonics = self.basis.harmonics(directions, envelope)
-        order, bounds = torch.ops.trip_mm.sort_by_sender(senders, n_atoms)
+        order, bounds = torch.ops.trip_mm.sort_edges(senders, n_atoms)
         return [harmonics, order, bounds]
 
     @torch.jit.export
@@ -40,6 +46,33 @@ class HarmonicsBasis(nn.Module):
         harmonics = angular[0]
         bare = torch.cat([torch.ones_like(harmonics[:, :1]), harmonics[:, 1:]], dim=1)
         return [bare, angular[1], angular[2]]
+
+
+class FusedAttention(nn.Module):
+    """`MessageAttention` with `EnvelopeSoftmax`, by the compiled kernel."""
+
+    def __init__(self, attention: MessageAttention) -> None:
+        super().__init__()
+        self.spec = [
+            attention.n_heads,
+            attention.n_channels,
+            attention.l_in_max,
+            attention.l_max,
+        ]
+
+    def forward(
+        self,
+        messages: Tensor,
+        query: Tensor,
+        receivers: Tensor,
+        envelopes: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Sums the weighted values; see `MessageAttention.forward`."""
+        order, bounds = torch.ops.trip_mm.sort_edges(receivers, query.shape[0])
+        sums: Tensor = torch.ops.trip_mm.attention(
+            messages, query, envelopes[1], order, bounds, self.spec
+        )[0]
+        return sums
 
 
 class FusedConvolution(nn.Module):
@@ -112,7 +145,10 @@ def fused_model(model: TripModel) -> TripModel:
     for i, block in enumerate(model.blocks):
         assert isinstance(block, AttentionBlock | ConvolutionBlock)
         twin_block = _twin(block)
-        twin_block.add_module("convolution", FusedConvolution(block.convolution))
+        twin_block.add_module("convolution", FusedConvolution(cast(Convolution, block.convolution)))
+        attention = getattr(block, "attention", None)
+        if attention is not None and isinstance(attention.weights, EnvelopeSoftmax):
+            twin_block.add_module("attention", FusedAttention(attention))
         blocks[i] = twin_block
     twin.add_module("blocks", blocks)
     twin.add_module("basis", HarmonicsBasis(model.basis))

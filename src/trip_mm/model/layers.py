@@ -4,11 +4,10 @@ Features are packed `[n_atoms, n_channels, (l_max + 1)**2]`, see `so3`. Messages
 to receiver.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from trip_mm.model.attention import MessageAttention, sum_messages, unpack_messages
 from trip_mm.model.radial import RadialTrunk
 from trip_mm.model.so3 import n_paths
 
@@ -82,7 +81,7 @@ class Convolution(nn.Module):
 
         Returns:
             `[n_edges, n_messages]`: per output degree `[C_out, 2 l_out + 1]`, one after the other;
-            see `unpack_messages`.
+            see `attention.unpack_messages`.
         """
         n_edges, n_in = edge_features.shape[0], self.n_channels_in
         edge_features = edge_features + shifts.index_select(0, senders)
@@ -109,18 +108,6 @@ class Convolution(nn.Module):
             message = torch.bmm(radial, terms)  # [n_edges, C_out, 2 l_out + 1]
             messages.append(message.reshape(n_edges, self.n_channels_out[l_out] * size))
         return torch.cat(messages, dim=1)
-
-
-def unpack_messages(messages: Tensor, n_channels: list[int]) -> list[Tensor]:
-    """Splits messages `[n_edges, n_messages]` into `[n_edges, C_out, 2 l + 1]` per degree."""
-    degrees: list[Tensor] = []
-    start = 0
-    for l, n in enumerate(n_channels):
-        size = n * (2 * l + 1)
-        degree = messages[:, start : start + size]
-        degrees.append(degree.reshape(messages.shape[0], n, 2 * l + 1))
-        start += size
-    return degrees
 
 
 class DegreeLinear(nn.Module):
@@ -150,93 +137,25 @@ def split_degrees(features: Tensor) -> list[Tensor]:
     return degrees
 
 
-def receiver_maximum(logits: Tensor, receivers: Tensor, n_atoms: int) -> Tensor:
-    """Largest logit among the edges that arrive at each atom, per head, `[n_atoms, n_heads]`.
-
-    Atoms without neighbours get -inf. No gradient.
-    """
-    start = torch.full((n_atoms, logits.shape[1]), -math.inf, dtype=logits.dtype).to(logits.device)
-    index = receivers.unsqueeze(1).expand(-1, logits.shape[1])
-    return start.scatter_reduce(0, index, logits.detach(), "amax")
-
-
-class EnvelopeSoftmax(nn.Module):
-    """Attention weights phi exp(l) / sum phi exp(l) over the incoming edges (thesis Eq. 19).
-
-    Evaluated as the softmax of l + log phi: its sum is at least 1 wherever there is an edge, so
-    nothing needs a floor, and the weight of a lone neighbour stays exactly 1 up to the cutoff.
-    """
-
-    def forward(
-        self,
-        logits: Tensor,
-        receivers: Tensor,
-        n_atoms: int,
-        envelope: Tensor,
-        log_envelope: Tensor,
-    ) -> Tensor:
-        """Returns the weights `[n_edges, n_heads]` of logits of the same shape."""
-        shifted = logits + log_envelope.unsqueeze(1)
-        maximum = receiver_maximum(shifted, receivers, n_atoms)
-        weights = torch.exp(shifted - maximum.index_select(0, receivers))
-        total = torch.zeros_like(maximum).index_add(0, receivers, weights)
-        return weights / total.index_select(0, receivers)
-
-
-class PublishedAttention(nn.Module):
-    """Attention weights phi exp(l - M) of the published program: not normalised.
-
-    M is the largest logit at the receiver, differentiated through the edge that attains it.
-    """
-
-    def forward(
-        self,
-        logits: Tensor,
-        receivers: Tensor,
-        n_atoms: int,
-        envelope: Tensor,
-        log_envelope: Tensor,
-    ) -> Tensor:
-        """Returns the weights `[n_edges, n_heads]` of logits of the same shape."""
-        n_edges, n_heads = logits.shape
-        maximum = receiver_maximum(logits, receivers, n_atoms)
-        attained = logits.detach() == maximum.index_select(0, receivers)
-        edges = torch.arange(n_edges, device=logits.device).unsqueeze(1).expand(-1, n_heads)
-        candidates = torch.where(attained, edges, torch.full_like(edges, n_edges))
-        index = receivers.unsqueeze(1).expand(-1, n_heads)
-        first = torch.full((n_atoms, n_heads), n_edges, dtype=torch.int64, device=logits.device)
-        first = first.scatter_reduce(0, index, candidates, "amin")
-        shift = logits.gather(0, first.index_select(0, receivers))
-        return envelope.unsqueeze(1) * torch.exp(logits - shift)
-
-
 class AttentionBlock(nn.Module):
     """Multi-head SE(3)-Transformer attention (TrIP thesis Eq. 8 to 10, 19).
 
-    Keys and queries have the degrees of the input features; heads are consecutive groups of
-    channels, all degrees together.
+    Keys and queries have the degrees of the input features.
     """
 
     def __init__(
-        self,
-        l_in_max: int,
-        l_max: int,
-        n_channels: int,
-        n_message_channels: int,
-        n_heads: int,
-        convolution: Convolution,
-        attention: nn.Module,
+        self, n_channels: int, convolution: nn.Module, attention: MessageAttention
     ) -> None:
         super().__init__()
-        self.l_in_max = l_in_max
-        self.n_heads = n_heads
-        self.n_message_channels = n_message_channels
+        l_in_max, n_message_channels = attention.l_in_max, attention.n_channels
         self.convolution = convolution
         self.query = DegreeLinear([n_channels] * (l_in_max + 1), n_message_channels)
         self.attention = attention
-        self.logit_scale = 1.0 / math.sqrt(n_message_channels * (l_in_max + 1) ** 2)
         self.project = DegreeLinear(
-            [n_message_channels + (n_channels if l <= l_in_max else 0) for l in range(l_max + 1)],
+            [
+                n_message_channels + (n_channels if l <= l_in_max else 0)
+                for l in range(attention.l_max + 1)
+            ],
             n_channels,
         )
 
@@ -259,28 +178,10 @@ class AttentionBlock(nn.Module):
             angular: of `KernelBasis`.
             envelopes: phi and log phi, `[n_edges]` each.
         """
-        senders, receivers = ends
-        n_atoms, n_edges = features.shape[0], senders.shape[0]
-        n_values = self.n_message_channels
-        messages = self.convolution(edge_features, shifts, features, senders, angular)
-        values: list[Tensor] = []
-        keys: list[Tensor] = []
-        for degree, message in enumerate(
-            unpack_messages(messages, self.convolution.n_channels_out)
-        ):
-            values.append(message[:, :n_values])
-            if degree <= self.l_in_max:
-                keys.append(message[:, n_values:])
-        query = self.query(split_degrees(features)).index_select(0, receivers)
-        products = (query * torch.cat(keys, dim=2)).reshape(
-            n_edges, self.n_heads, n_values // self.n_heads * query.shape[2]
-        )
-        logits = products.sum(dim=2) * self.logit_scale  # [n_edges, n_heads]
-        weights = self.attention(logits, receivers, n_atoms, envelopes[0], envelopes[1])
-        packed = torch.cat(values, dim=2)  # [n_edges, C_value, (l_max + 1)**2]
-        per_channel = weights.repeat_interleave(n_values // self.n_heads, dim=1)
-        joined = join_messages(packed * per_channel.unsqueeze(2), receivers, features)
-        output: Tensor = self.project(joined)
+        messages = self.convolution(edge_features, shifts, features, ends[0], angular)
+        query = self.query(split_degrees(features))
+        sums = self.attention(messages, query, ends[1], envelopes)
+        output: Tensor = self.project(join_features(sums, features))
         return output
 
 
@@ -293,11 +194,11 @@ class ConvolutionBlock(nn.Module):
         l_max: int,
         n_channels: int,
         n_message_channels: int,
-        convolution: Convolution,
+        convolution: nn.Module,
     ) -> None:
         super().__init__()
-        self.l_in_max = l_in_max
         self.convolution = convolution
+        self.n_message_channels = [n_message_channels] * (l_max + 1)
         self.project = DegreeLinear(
             [n_message_channels + (n_channels if l <= l_in_max else 0) for l in range(l_max + 1)],
             n_channels,
@@ -313,29 +214,24 @@ class ConvolutionBlock(nn.Module):
         envelopes: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Computes new features; arguments as in `AttentionBlock.forward`."""
-        senders, receivers = ends
-        messages = self.convolution(edge_features, shifts, features, senders, angular)
-        degrees = unpack_messages(messages, self.convolution.n_channels_out)
-        packed = torch.cat(degrees, dim=2)  # [n_edges, C_value, (l_max + 1)**2]
-        output: Tensor = self.project(join_messages(packed, receivers, features))
+        messages = self.convolution(edge_features, shifts, features, ends[0], angular)
+        degrees = unpack_messages(messages, self.n_message_channels)
+        sums = sum_messages(torch.cat(degrees, dim=2), ends[1], features.shape[0])
+        output: Tensor = self.project(join_features(sums, features))
         return output
 
 
-def join_messages(messages: Tensor, receivers: Tensor, features: Tensor) -> list[Tensor]:
-    """Sums the messages of each receiver and puts its own features beside them.
+def join_features(sums: Tensor, features: Tensor) -> list[Tensor]:
+    """Puts each atom's own features beside the sum of its messages.
 
     Args:
-        messages: `[n_edges, C_message, (l_max + 1)**2]`.
-        receivers: `[n_edges]`.
+        sums: `[n_atoms, C_message, (l_max + 1)**2]`.
         features: `[n_atoms, C, (l_in_max + 1)**2]`.
 
     Returns:
         per degree `[n_atoms, C_message + C, 2 l + 1]`; without `C` above `l_in_max`.
     """
-    total = torch.zeros(
-        features.shape[0], messages.shape[1], messages.shape[2], dtype=messages.dtype
-    ).to(messages.device)
-    joined = split_degrees(total.index_add(0, receivers, messages))
+    joined = split_degrees(sums)
     for degree, feature in enumerate(split_degrees(features)):
         joined[degree] = torch.cat([joined[degree], feature], dim=1)
     return joined

@@ -7,15 +7,14 @@ Source: TrIP thesis (Hedelius 2024), chapters 2 to 4. `numerics="thesis"` follow
 import torch
 from torch import Tensor, nn
 
+from trip_mm.model.attention import EnvelopeSoftmax, MessageAttention, PublishedAttention
 from trip_mm.model.config import TripConfig
 from trip_mm.model.layers import (
     AttentionBlock,
     ClampedChannelNorm,
     Convolution,
     ConvolutionBlock,
-    EnvelopeSoftmax,
     FeatureNorm,
-    PublishedAttention,
     SmoothChannelNorm,
 )
 from trip_mm.model.radial import BesselFeatures, BumpEnvelope, DistanceFeatures
@@ -161,4 +160,5 @@ def _interaction_block(config: TripConfig, l_in_max: int) -> nn.Module:
     if not attention:
         return ConvolutionBlock(l_in_max, L, C, n_messages, convolution)
     weights: nn.Module = EnvelopeSoftmax() if config.numerics == "thesis" else PublishedAttention()
-    return AttentionBlock(l_in_max, L, C, n_messages, config.n_heads, convolution, weights)
+    heads = MessageAttention(l_in_max, L, n_messages, config.n_heads, weights)
+    return AttentionBlock(C, convolution, heads)

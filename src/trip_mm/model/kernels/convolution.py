@@ -291,7 +291,7 @@ def _edge_inputs(
     gather(harmonics, plan.n_harmonics, edges, rows, y)
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def forward(
     plan: Plan, first: int, last: int, order: Any, bounds: Any, edge_features: Any, shifts: Any,
     features: Any, harmonics: Any, w: Any, messages: Any,
@@ -357,7 +357,7 @@ def forward(
     restore_denormals(floating_point)
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def backward(
     plan: Plan, first: int, last: int, order: Any, bounds: Any, edge_features: Any, shifts: Any,
     features: Any, harmonics: Any, w: Any, d_messages: Any, d_edge_features: Any, d_shifts: Any,
@@ -449,18 +449,19 @@ def backward(
     restore_denormals(floating_point)
 
 
-@njit(nogil=True)
-def sort_by_sender(senders: Any, order: Any, bounds: Any) -> None:
-    """Stable counting sort: `order` lists edges by sender, `bounds[u]` is where those of u start.
+@njit(nogil=True, cache=True)
+def sort_edges(ends: Any, order: Any, bounds: Any) -> None:
+    """Stable counting sort of the edges by the atom at one end.
 
-    `bounds` comes in zeroed, `[n_atoms + 1]`.
+    `order` gets the edges, `bounds[u]` where those of atom u start; it comes in zeroed,
+    `[n_atoms + 1]`.
     """
-    for edge in range(senders.size):
-        bounds[senders[edge] + 1] += 1
+    for edge in range(ends.size):
+        bounds[ends[edge] + 1] += 1
     for atom in range(1, bounds.size):
         bounds[atom] += bounds[atom - 1]
     fillers = bounds[:-1].copy()
-    for edge in range(senders.size):
-        atom = senders[edge]
+    for edge in range(ends.size):
+        atom = ends[edge]
         order[fillers[atom]] = edge
         fillers[atom] += 1

@@ -23,27 +23,21 @@ def _plan(spec: list[int], dtype: torch.dtype) -> Plan:
     return make_plan(tuple(spec), _NAMES[dtype])
 
 
-def _flat(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """All elements as a flat numpy array; a view where the tensor is contiguous."""
-    flat: np.ndarray[Any, Any] = tensor.detach().contiguous().numpy().reshape(-1)
-    return flat
-
-
-@torch.library.custom_op("trip_mm::sort_by_sender", mutates_args=())
-def sort_by_sender(senders: Tensor, n_atoms: int) -> tuple[Tensor, Tensor]:
-    """Sorts edges by sender.
+@torch.library.custom_op("trip_mm::sort_edges", mutates_args=())
+def sort_edges(ends: Tensor, n_atoms: int) -> tuple[Tensor, Tensor]:
+    """Sorts edges by their sender, or by their receiver.
 
     Args:
-        senders: int64 `[n_edges]`.
+        ends: senders or receivers, int64 `[n_edges]`.
         n_atoms: number of atoms.
 
     Returns:
-        edges in the order of their senders, int64 `[n_edges]`, and where the edges of each sender
+        edges in the order of these atoms, int64 `[n_edges]`, and where the edges of each atom
         start, int64 `[n_atoms + 1]`.
     """
-    order = torch.empty_like(senders)
+    order = torch.empty_like(ends)
     bounds = torch.zeros(n_atoms + 1, dtype=torch.int64)
-    convolution.sort_by_sender(_flat(senders), order.numpy(), bounds.numpy())
+    convolution.sort_edges(threads.flat(ends), order.numpy(), bounds.numpy())
     return order, bounds
 
 
@@ -68,8 +62,8 @@ def fused_convolution(
         harmonics: spherical harmonics times the envelope, `[n_edges, n_harmonics]`.
         parameters: radial trunks, then output layers by output degree, their rows padded with
             zeros to a multiple of LANES; flat.
-        order: of `sort_by_sender`.
-        bounds: of `sort_by_sender`.
+        order: of `sort_edges`, by sender.
+        bounds: of `sort_edges`, by sender.
         spec: see `make_plan`.
 
     Returns:
@@ -78,8 +72,8 @@ def fused_convolution(
     plan = _plan(spec, parameters.dtype)
     threads.announce(_NAMES[parameters.dtype])
     messages = edge_features.new_empty(edge_features.shape[0], plan.n_messages)
-    inputs = [_flat(t) for t in (edge_features, shifts, features, harmonics, parameters)]
-    edges, starts, out = _flat(order), _flat(bounds), _flat(messages)
+    inputs = [threads.flat(t) for t in (edge_features, shifts, features, harmonics, parameters)]
+    edges, starts, out = threads.flat(order), threads.flat(bounds), threads.flat(messages)
 
     def work(worker: int, first: int, last: int) -> None:
         convolution.forward(plan, first, last, edges, starts, *inputs, out)
@@ -106,7 +100,7 @@ def fused_convolution_backward(
     The gradient of the parameters is empty unless it is wanted.
     """
     plan = _plan(spec, parameters.dtype)
-    starts = _flat(bounds)
+    starts = threads.flat(bounds)
     n_workers = threads.n_workers(starts)
     n_parameters = parameters.shape[0] if parameters_wanted else 0
     d_parameters = parameters.new_zeros(n_workers, n_parameters)
@@ -116,10 +110,12 @@ def fused_convolution_backward(
         torch.zeros_like(features, memory_format=torch.contiguous_format),
         torch.empty_like(harmonics, memory_format=torch.contiguous_format),
     )
-    inputs = [_flat(t) for t in (edge_features, shifts, features, harmonics, parameters, gradient)]
-    out = [_flat(t) for t in outputs]
+    inputs = [
+        threads.flat(t) for t in (edge_features, shifts, features, harmonics, parameters, gradient)
+    ]
+    out = [threads.flat(t) for t in outputs]
     shares = d_parameters.numpy()
-    edges = _flat(order)
+    edges = threads.flat(order)
 
     def work(worker: int, first: int, last: int) -> None:
         convolution.backward(plan, first, last, edges, starts, *inputs, *out, shares[worker])

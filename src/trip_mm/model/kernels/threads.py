@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,3 +57,9 @@ def split(bounds: NDArray[np.int64], n_parts: int) -> list[tuple[int, int]]:
 def announce(dtype_name: str) -> None:
     """Says once that the first call compiles."""
     _logger.info("loading the CPU kernels for %s (compiled at first use, then cached)", dtype_name)
+
+
+def flat(tensor: torch.Tensor) -> NDArray[Any]:
+    """All elements of a tensor as a flat array: a view where it is contiguous, else a copy."""
+    elements: NDArray[Any] = tensor.detach().contiguous().numpy().reshape(-1)
+    return elements
