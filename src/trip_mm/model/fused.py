@@ -101,9 +101,10 @@ class FusedConvolution(nn.Module):
             net = trunk.net
             parts += [net[0].weight.flatten(), net[0].bias, net[1].weight, net[1].bias]
             parts += [net[3].weight.flatten(), net[3].bias, net[4].weight, net[4].bias]
-        for weight in self.weights:
+        for l_out, weight in enumerate(self.weights):
             padded = nn.functional.pad(weight.weight, [0, self.padding])
-            parts.append(padded.flatten())
+            shape = [self.n_channels_out[l_out], self.head[1], -1, padded.shape[1]]
+            parts.append(padded.reshape(shape).permute(2, 1, 0, 3).flatten())
         return torch.cat(parts)
 
     def forward(

@@ -30,6 +30,7 @@ from trip_mm.model.kernels.vector import (
     fill,
     flush_denormals,
     fma,
+    fma_block,
     fma_scalars,
     fma_vectors,
     gather_tile,
@@ -83,34 +84,65 @@ def scatter(source: Any, width: int, edges: Any, rows: Any, target: Any) -> None
 
 @njit(nogil=True)
 def _sender_matrix(plan: Plan, w: Any, features: Any, node: int, z: Any) -> None:
-    """Contracts the radial output layer with the features of one atom: z[q, c_out, h]."""
-    n_in, n_comp, n_h = plan.n_channels_in, plan.n_components_in, plan.n_padded
+    """Contracts the radial output layer with the features of one atom: z[q, c_out, h].
+
+    Weights are loaded once for up to three components of the input degree.
+    """
+    n_comp, n_h = plan.n_components_in, plan.n_padded
+    f0 = node * plan.n_channels_in * n_comp
     for degree in range(plan.n_degrees):
-        n_out, n_paths = plan.n_channels_out[degree], plan.n_paths[degree]
-        stride = n_in * n_paths * n_h
-        for q in range(plan.n_columns[degree]):
+        n_out = plan.n_channels_out[degree]
+        q = 0
+        while q < plan.n_columns[degree]:
             column = plan.column_start[degree] + q
-            f0 = node * n_in * n_comp + plan.component[column]
-            w0 = plan.weight_start[degree] + plan.path[column] * n_h
+            w0 = plan.weight_start[degree]
+            w0 += plan.path[column] * plan.n_channels_in * n_out * n_h
             z0 = (plan.row_start[degree] + q * n_out) * n_h
-            for h in range(0, n_h, LANES):
-                o = 0
-                while o + BLOCK <= n_out:
-                    block = zeros(z, 8)
-                    for c in range(n_in):
-                        at = w0 + o * stride + c * n_paths * n_h + h
-                        a = splat(features, f0 + c * n_comp)
-                        block = fma_vectors(block, a, w, at, stride)
-                    store_block(z, z0 + o * n_h + h, n_h, block)
-                    o += BLOCK
-                while o < n_out:
-                    single = zeros(z, 1)
-                    for c in range(n_in):
-                        at = w0 + o * stride + c * n_paths * n_h + h
-                        a = splat(features, f0 + c * n_comp)
-                        single = fma_vectors(single, a, w, at, stride)
-                    store_block(z, z0 + o * n_h + h, n_h, single)
-                    o += 1
+            at = f0 + plan.component[column]
+            count = min(3, plan.left_of_path[column])
+            for row in range(0, n_out * n_h, LANES):
+                if row + 4 * LANES <= n_out * n_h and row % (4 * LANES) == 0:
+                    _matrix_rows(plan, w, w0 + row, n_out * n_h, features, at, count, z, z0 + row)
+                elif row >= n_out * n_h // (4 * LANES) * (4 * LANES):
+                    for i in range(count):
+                        single = zeros(z, 1)
+                        for c in range(plan.n_channels_in):
+                            a = splat(features, at + c * n_comp + i)
+                            single = fma_vectors(single, a, w, w0 + row + c * n_out * n_h, LANES)
+                        store_block(z, z0 + i * n_out * n_h + row, LANES, single)
+            q += count
+
+
+@njit(nogil=True)
+def _matrix_rows(
+    plan: Plan, w: Any, w0: int, stride: int, features: Any, f0: int, count: int, z: Any, z0: int
+) -> None:
+    """Four vectors of each of `count` (1 to 3) consecutive columns of a sender matrix."""
+    n_comp = plan.n_components_in
+    if count == 3:
+        first, second, third = zeros(z, 4), zeros(z, 4), zeros(z, 4)
+        for c in range(plan.n_channels_in):
+            weights = load_block(w, w0 + c * stride, LANES, 4)
+            first = fma_block(first, splat(features, f0 + c * n_comp), weights)
+            second = fma_block(second, splat(features, f0 + c * n_comp + 1), weights)
+            third = fma_block(third, splat(features, f0 + c * n_comp + 2), weights)
+        store_block(z, z0, LANES, first)
+        store_block(z, z0 + stride, LANES, second)
+        store_block(z, z0 + 2 * stride, LANES, third)
+    elif count == 2:
+        first, second = zeros(z, 4), zeros(z, 4)
+        for c in range(plan.n_channels_in):
+            weights = load_block(w, w0 + c * stride, LANES, 4)
+            first = fma_block(first, splat(features, f0 + c * n_comp), weights)
+            second = fma_block(second, splat(features, f0 + c * n_comp + 1), weights)
+        store_block(z, z0, LANES, first)
+        store_block(z, z0 + stride, LANES, second)
+    else:
+        first = zeros(z, 4)
+        for c in range(plan.n_channels_in):
+            weights = load_block(w, w0 + c * stride, LANES, 4)
+            first = fma_block(first, splat(features, f0 + c * n_comp), weights)
+        store_block(z, z0, LANES, first)
 
 
 @njit(nogil=True)
@@ -119,31 +151,64 @@ def _sender_gradient(plan: Plan, w: Any, d_z: Any, node: int, sums: Any, d_featu
     n_in, n_comp, n_h = plan.n_channels_in, plan.n_components_in, plan.n_padded
     sums[:] = 0.0
     for degree in range(plan.n_degrees):
-        n_out, n_paths = plan.n_channels_out[degree], plan.n_paths[degree]
-        stride = n_paths * n_h
-        for q in range(plan.n_columns[degree]):
+        n_row = plan.n_channels_out[degree] * n_h
+        q = 0
+        while q < plan.n_columns[degree]:
             column = plan.column_start[degree] + q
+            w0 = plan.weight_start[degree] + plan.path[column] * n_in * n_row
+            z0 = plan.row_start[degree] * n_h + q * n_row
             s0 = plan.component[column] * LANES
-            w0 = plan.weight_start[degree] + plan.path[column] * n_h
-            z0 = (plan.row_start[degree] + q * n_out) * n_h
-            for h in range(0, n_h, LANES):
-                c = 0
-                while c + BLOCK <= n_in:
-                    block = load_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, 8)
-                    for o in range(n_out):
-                        at = w0 + (o * n_in + c) * stride + h
-                        block = fma_vectors(block, load(d_z, z0 + o * n_h + h), w, at, stride)
-                    store_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, block)
-                    c += BLOCK
-                while c < n_in:
-                    single = load_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, 1)
-                    for o in range(n_out):
-                        at = w0 + (o * n_in + c) * stride + h
-                        single = fma_vectors(single, load(d_z, z0 + o * n_h + h), w, at, stride)
-                    store_block(sums, s0 + c * n_comp * LANES, n_comp * LANES, single)
-                    c += 1
+            count = min(3, plan.left_of_path[column])
+            c = 0
+            while c + 4 <= n_in:
+                at, to = w0 + c * n_row, s0 + c * n_comp * LANES
+                _feature_sums(w, at, n_row, d_z, z0, count, sums, to, n_comp * LANES)
+                c += 4
+            while c < n_in:
+                for i in range(count):
+                    to = s0 + (c * n_comp + i) * LANES
+                    single = load_block(sums, to, LANES, 1)
+                    for row in range(0, n_row, LANES):
+                        a = load(d_z, z0 + i * n_row + row)
+                        single = fma_vectors(single, a, w, w0 + c * n_row + row, LANES)
+                    store_block(sums, to, LANES, single)
+                c += 1
+            q += count
     for i in range(n_in * n_comp):
         d_features[node * n_in * n_comp + i] = total(load(sums, i * LANES))
+
+
+@njit(nogil=True)
+def _feature_sums(
+    w: Any, w0: int, n_row: int, d_z: Any, z0: int, count: int, sums: Any, s0: int, stride: int
+) -> None:
+    """Adds to the sums of four channels and `count` (1 to 3) consecutive components."""
+    if count == 3:
+        first = load_block(sums, s0, stride, 4)
+        second = load_block(sums, s0 + LANES, stride, 4)
+        third = load_block(sums, s0 + 2 * LANES, stride, 4)
+        for row in range(0, n_row, LANES):
+            weights = load_block(w, w0 + row, n_row, 4)
+            first = fma_block(first, load(d_z, z0 + row), weights)
+            second = fma_block(second, load(d_z, z0 + n_row + row), weights)
+            third = fma_block(third, load(d_z, z0 + 2 * n_row + row), weights)
+        store_block(sums, s0, stride, first)
+        store_block(sums, s0 + LANES, stride, second)
+        store_block(sums, s0 + 2 * LANES, stride, third)
+    elif count == 2:
+        first = load_block(sums, s0, stride, 4)
+        second = load_block(sums, s0 + LANES, stride, 4)
+        for row in range(0, n_row, LANES):
+            weights = load_block(w, w0 + row, n_row, 4)
+            first = fma_block(first, load(d_z, z0 + row), weights)
+            second = fma_block(second, load(d_z, z0 + n_row + row), weights)
+        store_block(sums, s0, stride, first)
+        store_block(sums, s0 + LANES, stride, second)
+    else:
+        first = load_block(sums, s0, stride, 4)
+        for row in range(0, n_row, LANES):
+            first = fma_block(first, load(d_z, z0 + row), load_block(w, w0 + row, n_row, 4))
+        store_block(sums, s0, stride, first)
 
 
 @njit(nogil=True)
@@ -151,18 +216,17 @@ def _weight_gradient(plan: Plan, features: Any, node: int, d_z: Any, d_w: Any) -
     """Adds the gradient of the radial output layer from that of one atom's matrix."""
     n_in, n_comp, n_h = plan.n_channels_in, plan.n_components_in, plan.n_padded
     for degree in range(plan.n_degrees):
-        n_out, n_paths = plan.n_channels_out[degree], plan.n_paths[degree]
+        n_row = plan.n_channels_out[degree] * n_h
         for q in range(plan.n_columns[degree]):
             column = plan.column_start[degree] + q
             f0 = node * n_in * n_comp + plan.component[column]
-            w0 = plan.weight_start[degree] + plan.path[column] * n_h
-            z0 = (plan.row_start[degree] + q * n_out) * n_h
-            for o in range(n_out):
-                for h in range(0, n_h, LANES):
-                    a = load(d_z, z0 + o * n_h + h)
-                    for c in range(n_in):
-                        at = w0 + (o * n_in + c) * n_paths * n_h + h
-                        store(d_w, at, fma(a, splat(features, f0 + c * n_comp), load(d_w, at)))
+            w0 = plan.weight_start[degree] + plan.path[column] * n_in * n_row
+            z0 = plan.row_start[degree] * n_h + q * n_row
+            for c in range(n_in):
+                a = splat(features, f0 + c * n_comp)
+                for row in range(0, n_row, LANES):
+                    at = w0 + c * n_row + row
+                    store(d_w, at, fma(a, load(d_z, z0 + row), load(d_w, at)))
 
 
 @njit(nogil=True)

@@ -60,8 +60,8 @@ def fused_convolution(
             `[n_atoms, n_edge_features]`.
         features: `[n_atoms, C_in, (l_in_max + 1)**2]`.
         harmonics: spherical harmonics times the envelope, `[n_edges, n_harmonics]`.
-        parameters: radial trunks, then output layers by output degree, their rows padded with
-            zeros to a multiple of LANES; flat.
+        parameters: radial trunks, then the output layer of each output degree as
+            `[path, C_in, C_out, hidden]`, hidden padded with zeros to whole vectors; flat.
         order: of `sort_edges`, by sender.
         bounds: of `sort_edges`, by sender.
         spec: see `make_plan`.
@@ -169,7 +169,8 @@ def plain_convolution(
         columns = slice(start, start + n_columns)
         start = int(plan.weight_start[l_out])
         count = n_out * plan.n_channels_in * n_paths * plan.n_padded
-        weight = parameters[start : start + count].reshape(-1, plan.n_padded)[:, :n_h]
+        weight = parameters[start : start + count].reshape(n_paths, -1, n_out, plan.n_padded)
+        weight = weight[..., :n_h].permute(2, 1, 0, 3).reshape(-1, n_h)
         radial = functional.linear(hidden[int(plan.trunk[l_out])], weight)
         radial = radial.reshape(-1, n_out, plan.n_channels_in, n_paths)
         one_hot = functional.one_hot(torch.as_tensor(plan.path[columns]), n_paths)

@@ -6,6 +6,7 @@ sparse sums over the edge's spherical harmonics.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     # by (output degree, q)
     path: Integers
     component: Integers
+    left_of_path: Integers  # columns from here to the end of the path
     # entries of B from harmonics, and back
     basis_bounds: Integers
     basis_harmonic: Integers
@@ -97,6 +99,11 @@ def _sparse(
     bounds = np.searchsorted(rows, np.arange(n_rows + 1)).astype(np.int64)
     columns = _integers([column for _, column, _ in triples])
     return bounds, columns, np.asarray([value for _, _, value in triples], dtype=dtype)
+
+
+def _end_of_degree(component: int) -> int:
+    """First component of the next degree."""
+    return (math.isqrt(component) + 1) ** 2
 
 
 def trunk_size(n_edge_features: int, n_hidden: int) -> int:
@@ -150,5 +157,6 @@ def make_plan(spec: tuple[int, ...], dtype_name: str) -> Plan:
         n_trunks * size + starts(weights),
         _integers([path for lo in degrees for path, _ in pairs[lo]]),
         _integers([component for lo in degrees for _, component in pairs[lo]]),
+        _integers([_end_of_degree(i) - i for lo in degrees for _, i in pairs[lo]]),
         *forward, *backward,
     )  # fmt: skip

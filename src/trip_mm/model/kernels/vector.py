@@ -312,6 +312,20 @@ def fma_vectors(typingctx: Any, block: Any, a: Any, array: Any, index: Any, stri
     return block(block, a, array, types.intp, types.intp), codegen
 
 
+@intrinsic
+def fma_block(typingctx: Any, block: Any, a: Any, factors: Any) -> Any:
+    """Returns the block with a times the i-th factor added to its i-th vector."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block, a, factors = args
+        for i in range(signature.args[0].count):
+            pair = builder.extract_value(factors, i), builder.extract_value(block, i)
+            block = builder.insert_value(block, _call(builder, "fma", [pair[0], a, pair[1]]), i)
+        return block
+
+    return block(block, a, factors), codegen
+
+
 @intrinsic(prefer_literal=True)
 def load_block(typingctx: Any, array: Any, index: Any, stride: Any, count: Any) -> Any:
     """Returns a tuple of `count` (a literal) vectors from `index + i * stride`."""
