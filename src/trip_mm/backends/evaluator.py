@@ -15,7 +15,8 @@ class OpenMMEvaluator(torch.nn.Module):
     """Energy of an OpenMM system, or of some of its particles, under a potential; scriptable.
 
     Attributes:
-        potential: the potential, its parameters frozen.
+        potential: the potential, its parameters frozen; computes on GPUs.
+        compiled: its twin with the compiled kernels, the same parameters; computes on CPUs.
         atomic_numbers: atomic numbers of the particles seen by the potential, int64 [n_atoms].
         ml_atoms: indices of these particles, int64 [n_atoms]; empty if they are all particles.
     """
@@ -28,6 +29,7 @@ class OpenMMEvaluator(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.potential = potential
+        self.compiled = potential.with_kernels()
         self.selects = ml_atoms is not None
         self.nm_to_angstrom = NM_TO_ANGSTROM
         self.ev_to_kj_per_mol = EV_TO_KJ_PER_MOL

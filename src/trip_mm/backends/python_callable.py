@@ -138,7 +138,7 @@ class TripComputation:
     def evaluator(self, device: torch.device) -> OpenMMEvaluator:
         """The evaluator on a device, loaded when it is first asked for."""
         if self._evaluator is None or self._evaluator.atomic_numbers.device != device:
-            potential = self.checkpoint.load(device)
+            potential = self.checkpoint.load(_CPU)
             potential.requires_grad_(False)
             atomic_numbers = torch.tensor(self.atomic_numbers)
             self._evaluator = OpenMMEvaluator(potential, atomic_numbers).to(device)
