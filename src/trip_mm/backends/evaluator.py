@@ -53,8 +53,12 @@ class OpenMMEvaluator(torch.nn.Module):
         if box_vectors is not None:
             cell = box_vectors.to(torch.float64) * self.nm_to_angstrom
         positions = positions.to(torch.float64) * self.nm_to_angstrom
-        energy: Tensor = self.potential(positions, self.atomic_numbers, cell)
-        return energy * self.ev_to_kj_per_mol
+        if positions.is_cuda:
+            energy = self.potential(positions, self.atomic_numbers, cell)
+        else:
+            energy = self.compiled(positions, self.atomic_numbers, cell)
+        total: Tensor = energy * self.ev_to_kj_per_mol
+        return total
 
 
 def energy_and_forces(

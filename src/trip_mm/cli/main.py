@@ -6,7 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from trip_mm import __version__
-from trip_mm.cli import analyze, convert, doctor, evaluate, label, models, resume, run, sample, train
+from trip_mm.cli import (
+    analyze,
+    convert,
+    doctor,
+    evaluate,
+    label,
+    models,
+    resume,
+    run,
+    sample,
+    train,
+)
 from trip_mm.cli.console import reporting_errors
 
 app = typer.Typer(
