@@ -23,9 +23,12 @@ CONFIGS: dict[str, TripConfig] = {
     "thesis-one-head": replace(TripConfig(**SMALL), n_heads=1),
     "thesis-convolution": TripConfig(**SMALL, interaction="convolution"),
     "thesis-invariant": replace(TripConfig(**SMALL), l_max=0),
-    "published": TripConfig(**SMALL, numerics="published", lone_atoms="trained"),
+    "published": TripConfig(
+        **SMALL, numerics="published", lone_atoms="trained", norm_floor=2.0**-12
+    ),
     "published-invariant": replace(
-        TripConfig(**SMALL, numerics="published", lone_atoms="trained"), l_max=0
+        TripConfig(**SMALL, numerics="published", lone_atoms="trained", norm_floor=2.0**-12),
+        l_max=0,
     ),
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

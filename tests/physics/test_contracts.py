@@ -173,7 +173,9 @@ def test_published_numerics_jumps_at_the_cutoff(potentials):
     numbers = torch.tensor([*WATER_NUMBERS, 6])
 
     def energy(x):
-        return evaluate(torch.cat([water, torch.tensor([[x, 0.0, 0.0]])]), numbers)[0]
+        return evaluate(
+            torch.cat([water, torch.tensor([[x, 0.0, 0.0]], dtype=torch.float64)]), numbers
+        )[0]
 
     inside, outside = energy(-4.6 + 1e-9), energy(-4.6 - 1e-9)
     assert abs(float(inside - outside)) > 1e-3

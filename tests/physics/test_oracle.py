@@ -108,7 +108,7 @@ def test_intermediates(model):
     handles = []
     for i, (block, norm) in enumerate(zip(net.blocks, net.norms, strict=True)):
         handles.append(block.register_forward_hook(keep(f"block{i}")))
-        handles.append(block.attention.register_forward_hook(keep(f"attention{i}")))
+        handles.append(block.attention.weights.register_forward_hook(keep(f"attention{i}")))
         handles.append(norm.register_forward_hook(keep(f"norm{i}")))
     positions, numbers, _ = structure(reference, "water_dimer")
     try:
