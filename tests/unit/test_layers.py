@@ -26,6 +26,7 @@ LAYER_OF = {
     "checkpoint": 3,
     "export": 3,
     "backends": 4,
+    "geometry": 5,
     "simulation": 5,
     "torsion": 5,
     "training": 5,
