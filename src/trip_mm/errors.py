@@ -51,3 +51,7 @@ class TrainingError(TripError):
 
 class MissingDependencyError(TripError):
     """An optional package that the requested feature needs is not installed."""
+
+
+class ExportError(TripError):
+    """An exported form of a potential that does not compute what the potential computes."""

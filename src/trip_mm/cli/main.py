@@ -11,6 +11,7 @@ from trip_mm.cli import (
     convert,
     doctor,
     evaluate,
+    export,
     label,
     models,
     resume,
@@ -52,6 +53,7 @@ _register("run", run.command)
 _register("resume", resume.command)
 _register("models", models.command)
 _register("convert", convert.command)
+_register("export", export.command)
 _register("doctor", doctor.command)
 _register("sample", sample.command)
 _register("label", label.command)
