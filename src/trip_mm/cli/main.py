@@ -1,5 +1,6 @@
 """The `trip-mm` command: one module per subcommand, each with argument parsing only."""
 
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -28,6 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# Waiting threads of torch spin for milliseconds by default. That takes the core from the kernels'
+# and OpenMM's threads, or from other processes: on two cores a step took 87 ms instead of 67, and
+# over a second with another process beside it (docs/running.md).
+_SPINS_BEFORE_SLEEP = "2000"
+
 
 def _print_version(value: bool) -> None:
     if value:
@@ -43,6 +49,8 @@ def main(
     ] = False,
 ) -> None:
     """Machine-learned molecular dynamics of solvated peptides in OpenMM with TrIP."""
+    # Read when torch is first imported, which every subcommand does later.
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS_BEFORE_SLEEP)
 
 
 def _register(name: str, command: Callable[..., Any]) -> None:
