@@ -55,3 +55,11 @@ class MissingDependencyError(TripError):
 
 class ExportError(TripError):
     """An exported form of a potential that does not compute what the potential computes."""
+
+
+class EvaluationError(TripError):
+    """A potential that gives no energy at a geometry: SCF not converged, a result not finite."""
+
+
+class RelaxationError(TripError):
+    """A relaxation that does not converge, or that changes which atoms are bonded."""

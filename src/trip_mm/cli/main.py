@@ -18,6 +18,7 @@ from trip_mm.cli import (
     resume,
     run,
     sample,
+    torsion,
     train,
 )
 from trip_mm.cli.console import reporting_errors
@@ -68,3 +69,4 @@ _register("label", label.command)
 _register("train", train.command)
 _register("evaluate", evaluate.command)
 app.add_typer(analyze.app, name="analyze")
+app.add_typer(torsion.app, name="torsion")

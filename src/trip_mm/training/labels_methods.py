@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ class Labels:
 
 
 Calculation = Callable[[NDArray[np.int64], NDArray[np.float64], int], Labels]
+EnergyCalculation = Callable[[NDArray[np.int64], NDArray[np.float64], int], float]
 
 GROUND_STATE_UNPAIRED: dict[int, int] = {1: 1, 6: 2, 7: 3, 8: 2, 9: 1, 16: 2, 17: 1}
 """Unpaired electrons of the isolated atom in its ground state, by atomic number (Hund)."""
@@ -51,10 +53,12 @@ class Method:
         name: as written in the files, such as `GFN2-xTB` or `wb97x/6-31g*`.
         calculate: atomic numbers `[n_atoms]`, positions in A `[n_atoms, 3]` and unpaired
             electrons to labels; raises `LabelError`.
+        energy: the same arguments to the energy in eV, which costs less; raises `LabelError`.
     """
 
     name: str
     calculate: Calculation
+    energy: EnergyCalculation
 
 
 def find_method(name: str) -> Method:
@@ -66,12 +70,12 @@ def find_method(name: str) -> Method:
     """
     lowered = name.lower()
     if lowered in ("gfn2", "gfn2-xtb"):
-        return Method("GFN2-xTB", _tblite_calculation("GFN2-xTB"))
+        return _tight_binding("GFN2-xTB")
     if lowered in ("gfn1", "gfn1-xtb"):
-        return Method("GFN1-xTB", _tblite_calculation("GFN1-xTB"))
+        return _tight_binding("GFN1-xTB")
     functional, slash, basis = lowered.partition("/")
     if slash and functional and basis:
-        return Method(lowered, _pyscf_calculation(functional, basis))
+        return _density_functional(lowered, functional, basis)
     raise ConfigError(f"method {name!r} is unknown; use gfn2, gfn1 or functional/basis")
 
 
@@ -95,6 +99,17 @@ def lone_atom_energies(method: Method, elements: tuple[int, ...]) -> dict[int, f
         except LabelError as error:
             raise DataError(f"isolated {SYMBOLS[number]} at {method.name}: {error}") from None
     return energies
+
+
+def _tight_binding(hamiltonian: str) -> Method:
+    calculate = _tblite_calculation(hamiltonian)
+
+    def energy(
+        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> float:
+        return calculate(atomic_numbers, positions, n_unpaired).energy
+
+    return Method(hamiltonian, calculate, energy)
 
 
 def _tblite_calculation(hamiltonian: str) -> Calculation:
@@ -154,18 +169,16 @@ def _tblite_calculation(hamiltonian: str) -> Calculation:
     return calculate
 
 
-def _pyscf_calculation(functional: str, basis: str) -> Calculation:
+def _density_functional(name: str, functional: str, basis: str) -> Method:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         from pyscf import dft, gto
     except ImportError:
-        raise MissingDependencyError(
-            f"{functional}/{basis} needs pyscf; pip install 'trip-mm[qm]'"
-        ) from None
+        raise MissingDependencyError(f"{name} needs pyscf; pip install 'trip-mm[qm]'") from None
 
-    def calculate(
+    def converged(
         atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
-    ) -> Labels:
+    ) -> Any:
         # ANI-1x was computed with Cartesian d functions (Gaussian's default for 6-31G*).
         molecule = gto.M(
             atom=list(zip(symbols_of(atomic_numbers), positions.tolist(), strict=True)),
@@ -177,15 +190,26 @@ def _pyscf_calculation(functional: str, basis: str) -> Calculation:
         field = dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule)
         field.xc = functional
         field.grids.level = 4
-        energy = field.kernel()
+        field.kernel()
         if not field.converged:
             raise LabelError(_SCF_FAILED)
+        return field
+
+    def energy(
+        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> float:
+        return float(converged(atomic_numbers, positions, n_unpaired).e_tot) * HARTREE_TO_EV
+
+    def calculate(
+        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> Labels:
+        field = converged(atomic_numbers, positions, n_unpaired)
+        found = float(field.e_tot) * HARTREE_TO_EV
         if len(atomic_numbers) == 1:
-            return Labels(float(energy) * HARTREE_TO_EV, np.zeros((1, 3)), n_unpaired)
+            return Labels(found, np.zeros((1, 3)), n_unpaired)
         derivative = field.nuc_grad_method()
         derivative.grid_response = True
         gradient = np.asarray(derivative.kernel(), dtype=np.float64)
-        forces = -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR)
-        return Labels(float(energy) * HARTREE_TO_EV, forces, n_unpaired)
+        return Labels(found, -gradient * (HARTREE_TO_EV * ANGSTROM_TO_BOHR), n_unpaired)
 
-    return calculate
+    return Method(name, calculate, energy)

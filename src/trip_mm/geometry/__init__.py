@@ -1,0 +1,1 @@
+"""Geometry work on one molecule: any potential, relaxation, scans."""

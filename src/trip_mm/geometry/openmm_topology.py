@@ -1,0 +1,34 @@
+"""A molecule as the built structure that OpenMM systems are made from."""
+
+from openmm import app
+
+from trip_mm.geometry.molecule import Molecule
+from trip_mm.simulation.building import BuiltStructure
+from trip_mm.units import ANGSTROM_TO_NM
+
+
+def built_structure(molecule: Molecule) -> BuiltStructure:
+    """Returns the molecule in open boundaries.
+
+    Residues and atom names of a PDB file are kept, because force fields find parameters by them.
+    """
+    topology = app.Topology()
+    chain = topology.addChain("A")
+    residues: dict[tuple[int, str], app.topology.Residue] = {}
+    count: dict[str, int] = {}
+    atoms = []
+    for index, number in enumerate(molecule.atomic_numbers):
+        element = app.Element.getByAtomicNumber(int(number))
+        count[element.symbol] = count.get(element.symbol, 0) + 1
+        name, key = f"{element.symbol.upper()}{count[element.symbol]}", (1, "MOL")
+        info = molecule.rdkit and molecule.rdkit.GetAtomWithIdx(index).GetPDBResidueInfo()
+        if info:
+            name = info.GetName().strip() or name
+            key = (info.GetResidueNumber(), info.GetResidueName().strip())
+        if key not in residues:
+            residues[key] = topology.addResidue(key[1], chain, str(key[0]))
+        atoms.append(topology.addAtom(name, element, residues[key]))
+    for i, j in molecule.bonds:
+        topology.addBond(atoms[i], atoms[j])
+    positions = molecule.positions * ANGSTROM_TO_NM
+    return BuiltStructure(topology, positions, None, molecule.n_atoms, molecule.charge)

@@ -1,0 +1,1 @@
+"""Torsion scans: dihedrals, constrained relaxation, profiles."""

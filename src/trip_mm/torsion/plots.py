@@ -1,0 +1,47 @@
+"""Picture of torsion profiles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trip_mm.torsion.profile import Profile
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe-Ito: told apart by colour-blind readers too."""
+
+
+def plot_profiles(profiles: Sequence[Profile], axis_label: str, title: str, path: Path) -> None:
+    """Draws energies above each profile's minimum against the dihedral angle.
+
+    Args:
+        profiles: at least one.
+        axis_label: the dihedral, for the horizontal axis.
+        title: the molecule.
+        path: PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for number, profile in enumerate(profiles):
+        axes.plot(
+            profile.angles_deg,
+            profile.relative_kcal_per_mol,
+            color=_COLORS[number % len(_COLORS)],
+            marker=_MARKERS[number % len(_MARKERS)],
+            markersize=4,
+            linewidth=1.2,
+            label=profile.label,
+        )
+    axes.set_xlim(-185, 185)
+    axes.set_xticks(range(-180, 181, 60))
+    axes.set_ylim(bottom=-0.2)
+    axes.set_xlabel(f"{axis_label} dihedral angle (degrees)")
+    axes.set_ylabel("relative energy (kcal/mol)")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=200)
