@@ -175,7 +175,7 @@ def _optimize(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the log of geomeTRIC, which prints every step, to warnings."""
-    logger = logging.getLogger("geometric")
+    logger = logging.getLogger("geometric.nifty")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

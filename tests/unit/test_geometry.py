@@ -1,0 +1,224 @@
+"""Molecules, dihedral angles, potentials by name, relaxation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import trip_mm
+from trip_mm.errors import (
+    ConfigError,
+    EvaluationError,
+    RelaxationError,
+    UnsupportedElementError,
+    UnsupportedSystemError,
+)
+from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral, turning_atoms, wrapped
+from trip_mm.geometry.molecule import Molecule, changed_bonds, read_molecule, to_xyz
+from trip_mm.geometry.potentials import bind, bind_energy, parse_potential
+from trip_mm.geometry.relax import HeldDihedral, relax
+from trip_mm.model.trip import TripConfig
+from trip_mm.units import EV_TO_KCAL_PER_MOL
+
+SYSTEMS = Path(__file__).parents[2] / "systems"
+BUTANE = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def butane() -> Molecule:
+    return read_molecule("CCCC")
+
+
+@pytest.mark.parametrize(("angle", "expected"), [(181.0, -179.0), (-180.0, 180.0), (540.0, 180.0)])
+def test_wrapped_lies_above_minus_180_and_up_to_180(angle: float, expected: float) -> None:
+    assert wrapped(angle) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("angle", [-150.0, -60.0, 0.0, 77.0, 180.0])
+def test_set_dihedral_reaches_the_angle_and_keeps_lengths(butane: Molecule, angle: float) -> None:
+    turned = set_dihedral(butane, BUTANE, angle)
+    assert wrapped(dihedral_angle(turned, BUTANE) - angle) == pytest.approx(0.0, abs=1e-9)
+    for i, j in butane.bonds:
+        before, after = (np.linalg.norm(p[i] - p[j]) for p in (butane.positions, turned))
+        assert after == pytest.approx(before, abs=1e-12)
+    still = [i for i in range(butane.n_atoms) if i not in turning_atoms(butane, BUTANE)]
+    assert np.array_equal(turned[still], butane.positions[still])
+
+
+def test_dihedral_sign_is_that_of_rdkit(butane: Molecule) -> None:
+    from rdkit.Chem import rdMolTransforms
+
+    conformer = butane.rdkit.GetConformer()
+    for atoms in [BUTANE, (4, 0, 1, 2), (5, 0, 1, 7)]:
+        expected = rdMolTransforms.GetDihedralDeg(conformer, *atoms)
+        assert wrapped(dihedral_angle(butane.positions, atoms) - expected) == pytest.approx(0.0)
+
+
+def test_files_and_smiles_give_the_same_molecule(tmp_path: Path, butane: Molecule) -> None:
+    from rdkit import Chem
+
+    sdf, xyz = tmp_path / "b.sdf", tmp_path / "b.xyz"
+    sdf.write_text(Chem.MolToMolBlock(butane.rdkit) + "$$$$\n")
+    xyz.write_text(to_xyz(butane, "butane"))
+    for path in (sdf, xyz):
+        found = read_molecule(path)
+        assert found.bonds == butane.bonds
+        assert found.formula == "C4H10"
+        assert found.positions == pytest.approx(butane.positions, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [("nonsense", "SMILES"), ("CC.O", "separate"), ("absent.sdf", "no such file"), ("", "SMILES")],
+)
+def test_unreadable_molecules_are_refused(source: str, named: str) -> None:
+    with pytest.raises(UnsupportedSystemError, match=named):
+        read_molecule(source)
+
+
+def test_changed_bonds_names_torn_and_new(butane: Molecule) -> None:
+    assert changed_bonds(butane, butane.positions) == []
+    torn = butane.positions.copy()
+    torn[4] += 3.0 * (torn[4] - torn[0])
+    assert (0, 4) in [pair[:2] for pair in changed_bonds(butane, torn)]
+    fused = butane.positions.copy()
+    fused[13] = fused[4] + 0.6
+    assert (4, 13) in [pair[:2] for pair in changed_bonds(butane, fused)]
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "label"),
+    [
+        ("trip-gfn2-s", "trip:trip-gfn2-s", "TrIP trip-gfn2-s"),
+        ("trip:models/a.safetensors", "trip:models/a.safetensors", "TrIP a"),
+        ("GFN2", "gfn2", "GFN2-xTB"),
+        ("wB97x/6-31G*", "wb97x/6-31g*", "ωB97x/6-31G*"),
+        ("openmm-ml:ani2x", "openmm-ml:ani2x", "ani2x"),
+        ("amber14", "amber14", "Amber14"),
+    ],
+)
+def test_potentials_are_named_by_text(text: str, canonical: str, label: str) -> None:
+    spec = parse_potential(text)
+    assert str(spec) == canonical
+    assert spec.label == label
+    assert parse_potential(str(spec)) == spec
+
+
+@pytest.mark.parametrize("text", ["", "trip:", "gfn9", "no-such-model", "openmm-ml:"])
+def test_unknown_potentials_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="potential"):
+        parse_potential(text)
+
+
+@pytest.mark.parametrize("name", ["trip-gfn2-s", "gfn2", "amber14"])
+def test_forces_are_the_negative_gradient(name: str, tmp_path: Path) -> None:
+    water = read_molecule("O") if name != "amber14" else amber_dipeptide(tmp_path)
+    evaluate = bind(parse_potential(name), water)
+    _, forces = evaluate(water.positions)
+    shift = np.zeros_like(water.positions)
+    shift[1, 0] = 1e-4
+    plus, minus = (evaluate(water.positions + sign * shift)[0] for sign in (1, -1))
+    assert forces[1, 0] == pytest.approx(-(plus - minus) / 2e-4, abs=1e-5)
+    assert bind_energy(parse_potential(name), water)(water.positions) == pytest.approx(
+        evaluate(water.positions)[0], rel=1e-12
+    )
+
+
+def amber_dipeptide(folder: Path) -> Molecule:
+    from openmm import app, unit
+
+    from trip_mm.simulation.building import build_structure
+    from trip_mm.simulation.schema import load_system
+
+    config = load_system(SYSTEMS / "alanine-dipeptide.yaml").model_copy(update={"solvent": None})
+    built = build_structure(config, 1)
+    with (folder / "dipeptide.pdb").open("w") as file:
+        app.PDBFile.writeFile(built.topology, built.positions * unit.nanometer, file)
+    return read_molecule(folder / "dipeptide.pdb")
+
+
+def test_density_functional_energy_alone_is_the_same() -> None:
+    water = read_molecule("O")
+    spec = parse_potential("wb97x/6-31g*")
+    energy, _ = bind(spec, water)(water.positions)
+    assert bind_energy(spec, water)(water.positions) == pytest.approx(energy, abs=1e-7)
+
+
+def test_potentials_refuse_what_they_cannot_know() -> None:
+    ion = read_molecule("[NH4+]")
+    for name in ("trip-gfn2-s", "gfn2"):
+        with pytest.raises(UnsupportedSystemError, match="charge"):
+            bind(parse_potential(name), ion)
+    with pytest.raises(UnsupportedElementError, match="F"):
+        bind(parse_potential("trip-gfn2-s"), read_molecule("CF"))
+    with pytest.raises(UnsupportedSystemError, match="Amber14"):
+        bind(parse_potential("amber14"), read_molecule("CCO"))
+
+
+def test_relaxation_reaches_the_minimum_that_ase_finds(butane: Molecule) -> None:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+    from ase.optimize import BFGS
+
+    evaluate = bind(parse_potential("gfn2"), butane)
+
+    class Wrapped(Calculator):  # type: ignore[misc]
+        implemented_properties = ("energy", "forces")
+
+        def calculate(self, atoms=None, properties=None, system_changes=None):
+            super().calculate(atoms, properties, system_changes)
+            self.results["energy"], self.results["forces"] = evaluate(atoms.positions)
+
+    found = relax(butane, evaluate)
+    atoms = Atoms(butane.atomic_numbers, butane.positions, calculator=Wrapped())
+    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=300)
+    difference = (found.energy - atoms.get_potential_energy()) * EV_TO_KCAL_PER_MOL
+    assert abs(difference) < 0.002
+    assert np.abs(found.forces).max() < 5e-3
+
+
+def test_held_angle_is_held_and_the_rest_is_at_rest(butane: Molecule) -> None:
+    evaluate = bind(parse_potential("gfn2"), butane)
+    found = relax(butane, evaluate, HeldDihedral(BUTANE, 100.0))
+    assert dihedral_angle(found.positions, BUTANE) == pytest.approx(100.0, abs=0.01)
+    # What is left of the force only turns the held angle: hydrogens of the methyl groups feel none.
+    ends = [atom for atom in range(4, 14) if atom not in (7, 8, 9, 10)]
+    assert np.abs(found.forces[ends]).max() < 5e-3
+    assert np.abs(found.forces).max() > 5e-2
+
+
+def test_relaxation_that_tears_a_bond_is_an_error() -> None:
+    water = read_molecule("O")
+
+    def repelling(positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        arm = positions[1] - positions[0]
+        distance = float(np.linalg.norm(arm))
+        slope = 0.5 * (distance - 2.2)
+        forces = np.zeros_like(positions)
+        forces[1] = -2 * slope * arm / distance
+        forces[0] = -forces[1]
+        return 0.5 * (distance - 2.2) ** 2, forces
+
+    with pytest.raises(RelaxationError, match="connectivity changed"):
+        relax(water, repelling)
+
+
+def test_failing_evaluation_reaches_the_caller(butane: Molecule) -> None:
+    def failing(positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        raise EvaluationError("SCF did not converge")
+
+    with pytest.raises(EvaluationError, match="SCF"):
+        relax(butane, failing)
+
+
+def test_results_that_are_not_finite_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TripConfig(
+        n_channels=4, l_max=1, n_layers=1, n_heads=1, cutoff=3.0, radial_hidden=4, n_scalars=4
+    )
+    potential = trip_mm.new_potential(config, seed=1, dtype="float64")
+    potential.self_energies.fill_(float("nan"))
+    monkeypatch.setattr("trip_mm.checkpoint.load_potential", lambda name, dtype: potential)
+    water = read_molecule("O")
+    with pytest.raises(EvaluationError, match="not finite"):
+        bind(parse_potential("trip:any"), water)(water.positions)
