@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,13 @@ def test_every_shipped_model_is_what_it_claims_to_be() -> None:
         assert card.card.is_file()
         potential = checkpoint.load_potential(name)
         assert potential.sha256 == card.sha256
+
+
+def test_waiting_threads_are_told_to_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert CliRunner().invoke(app, ["models"]).exit_code == 0
+    assert os.environ["GOMP_SPINCOUNT"] == "2000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert CliRunner().invoke(app, ["models"]).exit_code == 0
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
