@@ -94,6 +94,7 @@ def test_changed_bonds_names_torn_and_new(butane: Molecule) -> None:
         ("trip:models/a.safetensors", "trip:models/a.safetensors", "TrIP a"),
         ("GFN2", "gfn2", "GFN2-xTB"),
         ("wB97x/6-31G*", "wb97x/6-31g*", "ωB97x/6-31G*"),
+        ("DF-wB97x/6-31G*", "df-wb97x/6-31g*", "DF-ωB97x/6-31G*"),
         ("openmm-ml:ani2x", "openmm-ml:ani2x", "ani2x"),
         ("amber14", "amber14", "Amber14"),
     ],
@@ -105,13 +106,24 @@ def test_potentials_are_named_by_text(text: str, canonical: str, label: str) -> 
     assert parse_potential(str(spec)) == spec
 
 
+def test_fitted_densities_change_energies_little() -> None:
+    glyoxal = read_molecule("O=CC=O")
+    turned = set_dihedral(glyoxal, (0, 1, 2, 3), 90.0)
+    exact, fitted = (
+        bind_energy(parse_potential(name), glyoxal) for name in ("hf/6-31g*", "df-hf/6-31g*")
+    )
+    steps = [energy(turned) - energy(glyoxal.positions) for energy in (exact, fitted)]
+    assert abs(steps[1] - steps[0]) * EV_TO_KCAL_PER_MOL < 0.05
+    assert fitted(turned) != exact(turned)
+
+
 @pytest.mark.parametrize("text", ["", "trip:", "gfn9", "no-such-model", "openmm-ml:"])
 def test_unknown_potentials_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="potential"):
         parse_potential(text)
 
 
-@pytest.mark.parametrize("name", ["trip-gfn2-s", "gfn2", "amber14"])
+@pytest.mark.parametrize("name", ["trip-gfn2-s", "gfn2", "amber14", "df-wb97x/6-31g*"])
 def test_forces_are_the_negative_gradient(name: str, tmp_path: Path) -> None:
     water = read_molecule("O") if name != "amber14" else amber_dipeptide(tmp_path)
     evaluate = bind(parse_potential(name), water)
@@ -136,6 +148,20 @@ def amber_dipeptide(folder: Path) -> Molecule:
     with (folder / "dipeptide.pdb").open("w") as file:
         app.PDBFile.writeFile(built.topology, built.positions * unit.nanometer, file)
     return read_molecule(folder / "dipeptide.pdb")
+
+
+def test_pdb_files_keep_their_atoms_and_get_bond_orders(tmp_path: Path) -> None:
+    from rdkit import Chem
+
+    dipeptide = amber_dipeptide(tmp_path)
+    assert (dipeptide.n_atoms, dipeptide.charge) == (22, 0)
+    found = Chem.MolToSmiles(Chem.RemoveHs(dipeptide.rdkit), isomericSmiles=False)
+    assert found == Chem.CanonSmiles("CC(=O)NC(C)C(=O)NC")
+    lines = (tmp_path / "dipeptide.pdb").read_text().splitlines(keepends=True)
+    heavy = [line for line in lines if not line.startswith("CONECT") and line[76:78] != " H"]
+    (tmp_path / "heavy.pdb").write_text("".join(heavy))
+    with pytest.raises(UnsupportedSystemError, match="no hydrogens"):
+        read_molecule(tmp_path / "heavy.pdb")
 
 
 def test_density_functional_energy_alone_is_the_same() -> None:

@@ -147,10 +147,29 @@ def _read_xyz(path: Path) -> Any:
     return mol
 
 
+def _read_pdb(path: Path) -> Any:
+    """Reads atoms and bonds; bond orders, which the format lacks, follow from the valences."""
+    mol: Any = Chem.MolFromPDBFile(str(path), removeHs=False)
+    if mol is None:
+        return None
+    if all(atom.GetAtomicNum() != 1 for atom in mol.GetAtoms()):
+        raise UnsupportedSystemError(
+            f"{path}: holds no hydrogens, which cannot be placed without bond orders; give an SDF"
+            " file or add them first"
+        )
+    try:
+        rdDetermineBonds.DetermineBondOrders(mol, charge=0)
+    except ValueError as error:
+        raise UnsupportedSystemError(
+            f"{path}: no bond orders of a neutral molecule fit its atoms ({error}); give an SDF"
+        ) from error
+    return mol
+
+
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".sdf": _read_sdf,
     ".mol": _read_sdf,
-    ".pdb": lambda path: Chem.MolFromPDBFile(str(path), removeHs=False),
+    ".pdb": _read_pdb,
     ".xyz": _read_xyz,
 }
 

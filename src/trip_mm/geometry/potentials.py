@@ -7,6 +7,7 @@ A potential is named by a short text, as on the command line:
 | `trip:NAME`, `trip-gfn2-s`, `model.safetensors` | a TrIP model |
 | `gfn2`, `gfn1` | extended tight binding by tblite |
 | `FUNCTIONAL/BASIS`, such as `wb97x/6-31g*` | density functional theory by pyscf |
+| `df-FUNCTIONAL/BASIS` | the same with fitted densities, several times faster |
 | `openmm-ml:NAME` | a model of the installed openmm-ml |
 | `amber14` | the force field, for molecules that it has templates for |
 """
@@ -59,7 +60,8 @@ class PotentialSpec:
         functional, slash, basis = self.name.partition("/")
         if not slash:
             return _TIGHT_BINDING[self.name]
-        return f"{functional.replace('wb97', 'ωB97')}/{basis.upper()}"
+        functional = functional.replace("df-", "DF-").replace("wb97", "ωB97")
+        return f"{functional}/{basis.upper()}"
 
     @property
     def is_quantum(self) -> bool:

@@ -34,6 +34,9 @@ EnergyCalculation = Callable[[NDArray[np.int64], NDArray[np.float64], int], floa
 GROUND_STATE_UNPAIRED: dict[int, int] = {1: 1, 6: 2, 7: 3, 8: 2, 9: 1, 16: 2, 17: 1}
 """Unpaired electrons of the isolated atom in its ground state, by atomic number (Hund)."""
 
+DENSITY_FITTING = "df-"
+"""Prefix of a functional whose densities are fitted."""
+
 _MIXER_DAMPINGS = (0.4, 0.1)
 _EXTRA_UNPAIRED = (2, 4)
 # Calculations that converge do so within 40 iterations or so.
@@ -64,6 +67,9 @@ class Method:
 def find_method(name: str) -> Method:
     """Returns the method of a name: `gfn2`, `gfn1`, or `functional/basis` for pyscf.
 
+    `df-functional/basis` fits electron densities with an auxiliary basis: several times faster,
+    relative energies of conformers within some 0.01 kcal/mol.
+
     Raises:
         ConfigError: the name means nothing.
         MissingDependencyError: the program behind it is not installed.
@@ -74,9 +80,14 @@ def find_method(name: str) -> Method:
     if lowered in ("gfn1", "gfn1-xtb"):
         return _tight_binding("GFN1-xTB")
     functional, slash, basis = lowered.partition("/")
-    if slash and functional and basis:
-        return _density_functional(lowered, functional, basis)
-    raise ConfigError(f"method {name!r} is unknown; use gfn2, gfn1 or functional/basis")
+    fitted = functional.removeprefix(DENSITY_FITTING)
+    if slash and fitted and basis:
+        if fitted != functional:
+            return _density_functional(lowered, fitted, basis, _fitted)
+        return _density_functional(lowered, functional, basis, _exact)
+    raise ConfigError(
+        f"method {name!r} is unknown; use gfn2, gfn1, functional/basis or df-functional/basis"
+    )
 
 
 def lone_atom_energies(method: Method, elements: tuple[int, ...]) -> dict[int, float]:
@@ -169,7 +180,19 @@ def _tblite_calculation(hamiltonian: str) -> Calculation:
     return calculate
 
 
-def _density_functional(name: str, functional: str, basis: str) -> Method:
+def _exact(field: Any) -> Any:
+    """Leaves the Coulomb and exchange integrals of a mean field as they are."""
+    return field
+
+
+def _fitted(field: Any) -> Any:
+    """Fits the densities of a mean field, in the auxiliary basis that pyscf assigns."""
+    return field.density_fit()
+
+
+def _density_functional(
+    name: str, functional: str, basis: str, integrals: Callable[[Any], Any]
+) -> Method:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         from pyscf import dft, gto
@@ -187,7 +210,7 @@ def _density_functional(name: str, functional: str, basis: str) -> Method:
             cart=True,
             verbose=0,
         )
-        field = dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule)
+        field = integrals(dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule))
         field.xc = functional
         field.grids.level = 4
         field.kernel()
