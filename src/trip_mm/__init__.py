@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trip_mm.backends.openmm_force import add_trip_force
     from trip_mm.checkpoint import import_published, load_potential, new_potential, save_potential
+    from trip_mm.committee import Committee, load_committee
     from trip_mm.model.trip import TripConfig, TripModel
     from trip_mm.potential import TripPotential
     from trip_mm.workflow import resume, run
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Committee": "trip_mm.committee",
     "TripConfig": "trip_mm.model.trip",
     "TripModel": "trip_mm.model.trip",
     "TripPotential": "trip_mm.potential",
     "add_trip_force": "trip_mm.backends.openmm_force",
     "import_published": "trip_mm.checkpoint",
+    "load_committee": "trip_mm.committee",
     "load_potential": "trip_mm.checkpoint",
     "new_potential": "trip_mm.checkpoint",
     "resume": "trip_mm.workflow",
@@ -29,12 +32,14 @@ _HOME = {
 }
 
 __all__ = [
+    "Committee",
     "TripConfig",
     "TripModel",
     "TripPotential",
     "__version__",
     "add_trip_force",
     "import_published",
+    "load_committee",
     "load_potential",
     "new_potential",
     "resume",

@@ -25,6 +25,7 @@ LAYER_OF = {
     "published": 3,
     "checkpoint": 3,
     "export": 3,
+    "committee": 3,
     "backends": 4,
     "geometry": 5,
     "simulation": 5,
