@@ -11,12 +11,15 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from trip_mm import load_potential
+from trip_mm import load_committee, load_potential, new_potential, save_potential
+from trip_mm.checkpoint import file_sha256
 from trip_mm.cli.main import app
 from trip_mm.elements import formula
-from trip_mm.errors import DataError, RunDirectoryError
+from trip_mm.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
+from trip_mm.training.config import load_training_config
 from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.preparation import load_data, resolve_model_config
 from trip_mm.training.trainer import train
 
 LONE = {1: -10.0, 8: -100.0}
@@ -104,9 +107,7 @@ def test_resume_equals_uninterrupted_to_the_last_bit(tmp_path, data_file):
         train(config, tmp_path / "parts", report=interrupt_at(8))
     parts = train(config, tmp_path / "parts", resume=True, report=silent)
 
-    one, other = load_file(whole), load_file(parts)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_same_weights(whole, parts)
     logs = [read_rows(tmp_path / name / "log.csv") for name in ("whole", "parts")]
     timed = {"elapsed_s", "conformations_per_s"}
     assert [{k: v for k, v in row.items() if k not in timed} for row in logs[0]] == [
@@ -134,7 +135,7 @@ def test_a_model_learns_and_is_exported_with_its_record(tmp_path, data_file):
     path = train(config, tmp_path / "out", report=lines.append)
     out = tmp_path / "out"
     record = json.loads((out / "train.json").read_text())
-    assert record["left_out"] == {"missing_label": 1, "large_force": 0}
+    assert record["left_out"] == {"missing_energy": 1, "missing_forces": 0, "large_force": 0}
     assert record["n_train"] + record["n_validation"] == 59
     assert any("left out: 1 without" in line for line in lines)
     rows = read_rows(out / "log.csv")
@@ -152,9 +153,6 @@ def test_a_model_learns_and_is_exported_with_its_record(tmp_path, data_file):
 
 
 def test_held_out_formulas_are_not_trained_on(tmp_path, data_file):
-    from trip_mm.training.config import load_training_config
-    from trip_mm.training.trainer import load_data, resolve_model_config
-
     config = load_training_config(write_config(tmp_path / "train.yaml", data_file))
     data = load_data(config, resolve_model_config(config))
 
@@ -197,6 +195,152 @@ def test_run_directories_are_checked(tmp_path, data_file):
     )
     with pytest.raises(RunDirectoryError, match="`optimizer`"):
         train(changed, out, resume=True, report=silent)
+
+
+def test_a_run_killed_before_its_first_checkpoint_resumes_at_the_start(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file, checkpoint_interval="1 h")
+    whole = train(config, tmp_path / "whole", report=silent)
+    with pytest.raises(InterruptedHereError):
+        train(config, tmp_path / "parts", report=interrupt_at(4))
+    assert not (tmp_path / "parts" / "last.ckpt").exists()
+    parts = train(config, tmp_path / "parts", resume=True, report=silent)
+    assert_same_weights(whole, parts)
+    assert [row["step"] for row in read_rows(tmp_path / "parts" / "log.csv")] == ["4", "8", "12"]
+
+
+def assert_same_weights(one, other):
+    one, other = load_file(one), load_file(other)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_committee_is_trained_resumed_and_loaded(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file, committee=2)
+    whole = train(config, tmp_path / "whole", report=silent)
+    lines: list[str] = []
+
+    def interrupted(line):
+        lines.append(line)
+        if line.startswith("step 8 ") and sum(x.startswith("step 8 ") for x in lines) == 2:
+            raise InterruptedHereError
+
+    with pytest.raises(InterruptedHereError):
+        train(config, tmp_path / "parts", report=interrupted)
+    lines.clear()
+    parts = train(config, tmp_path / "parts", resume=True, report=lines.append)
+    assert sum(line.startswith("finished before") for line in lines) == 1
+    one, other = load_committee(whole), load_committee(parts)
+    for k in range(2):
+        name = f"member-{k}/tiny-{k}.safetensors"
+        assert_same_weights(tmp_path / "whole" / name, tmp_path / "parts" / name)
+        assert one.members[k].metadata["training"]["config"]["seed"] == 3 + k
+    positions, numbers = np.asarray([[0.0, 0, 0], [1.2, 0, 0], [0, 1.1, 0]]), np.asarray([8, 1, 1])
+    found = other.predict(positions, numbers)
+    assert found.max_force_disagreement > 0.0
+    np.testing.assert_array_equal(found.energies, one.predict(positions, numbers).energies)
+
+    # Fine-tuning the committee: each member from its own weights.
+    tuned = write_config(
+        tmp_path / "tune.yaml",
+        data_file,
+        committee=2,
+        initial=str(whole),
+        budget={"max_steps": 1},
+        optimizer={"learning_rate": 1e-12},
+    )
+    tuned = load_committee(train(tuned, tmp_path / "tuned", report=silent))
+    for before, after in zip(one.members, tuned.members, strict=True):
+        np.testing.assert_allclose(
+            before.energy_and_forces(positions, numbers)[1],
+            after.energy_and_forces(positions, numbers)[1],
+            atol=1e-4,
+        )
+
+
+def test_frozen_parts_keep_their_weights(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 2})
+    first = train(config, tmp_path / "first", report=silent)
+    values = yaml.safe_load(config.read_text())
+    values.update(initial=str(first), frozen=["embedding", "blocks.0.convolution"])
+    del values["model"]
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump(values))
+    lines: list[str] = []
+    second = train(tmp_path / "tune.yaml", tmp_path / "second", report=lines.append)
+    assert any("frozen" in line for line in lines)
+    before, after = load_file(first), load_file(second)
+    frozen = [n for n in before if n.startswith(("model.embedding", "model.blocks.0.convolution"))]
+    assert len(frozen) > 5
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["model.readout.0.weight"], after["model.readout.0.weight"])
+    assert not torch.equal(
+        before["model.blocks.0.project.maps.0.weight"],
+        after["model.blocks.0.project.maps.0.weight"],
+    )
+    training = load_potential(second).metadata["training"]
+    assert training["initial"] == {"file": "tiny.safetensors", "sha256": file_sha256(first)}
+    assert str(tmp_path) not in json.dumps(training)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frozen": ["embeding"]}, r"no part 'embeding'; it has blocks\.0, embedding"),
+        ({"frozen": ["blocks", "embedding", "norms", "readout", "last_convolution",
+                     "self_interaction"]}, "nothing is left"),
+        ({"model": {"preset": "trip-s"}}, "another model configuration"),
+        ({"initial": "absent.safetensors"}, "absent.safetensors: neither a registered"),
+    ],
+)  # fmt: skip
+def test_fine_tuning_is_checked_before_the_data_are_read(tmp_path, data_file, changes, message):
+    config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 1})
+    values = {**yaml.safe_load(config.read_text()), "initial": "start.safetensors"}
+    potential = new_potential(resolve_model_config(load_training_config(config)))
+    save_potential(potential, tmp_path / "start.safetensors")
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump({**values, **changes}))
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        train(tmp_path / "tune.yaml", tmp_path / "out", report=silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_precision_learns(tmp_path, data_file):
+    changes = {
+        "precision": "bf16-mixed",
+        "optimizer": {"learning_rate": 1e-2, "force_gradient": "double-backward"},
+        "budget": {"max_steps": 30},
+        "validation": {"every_steps": 10},
+        "ema_decay": 0.5,
+        "schedule": {"kind": "plateau", "patience": 0},
+    }
+    config = write_config(tmp_path / "train.yaml", data_file, **changes)
+    path = train(config, tmp_path / "out", report=silent)
+    rows = read_rows(tmp_path / "out" / "log.csv")
+    assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
+    assert {tensor.dtype for tensor in load_file(path).values()} <= {torch.float32, torch.float64}
+
+
+def test_early_stopping_ends_a_run(tmp_path, data_file):
+    config = write_config(
+        tmp_path / "train.yaml",
+        data_file,
+        optimizer={"learning_rate": 1.0},
+        budget={"max_steps": 500},
+        validation={"every_steps": 2, "early_stopping": 2},
+    )
+    lines: list[str] = []
+    train(config, tmp_path / "out", report=lines.append)
+    assert any("stopping early" in line for line in lines)
+    rows = read_rows(tmp_path / "out" / "log.csv")
+    losses = [float(row["validation_loss"]) for row in rows]
+    assert len(rows) < 250
+    assert min(losses) == losses[-3]
+
+
+def test_cuda_that_is_absent_is_refused(tmp_path, data_file):
+    if torch.cuda.is_available():
+        pytest.skip("a CUDA device is there")
+    config = write_config(tmp_path / "train.yaml", data_file, device="cuda")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        train(config, tmp_path / "out", report=silent)
 
 
 def test_elements_outside_the_model_name_the_group(tmp_path, data_file):

@@ -14,7 +14,7 @@ from trip_mm.errors import ConfigError, DataError
 from trip_mm.model.config import TripConfig
 from trip_mm.neighbors import batched_neighbor_list
 from trip_mm.training.config import BatchConfig, load_training_config, parse_training_config
-from trip_mm.training.conformations import build_store, join, lone_atoms
+from trip_mm.training.conformations import Exclusions, build_store, join, lone_atoms
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.ema import ExponentialMovingAverage
 from trip_mm.training.evaluate import accuracies, evaluate, limit_per_class, predict
@@ -27,9 +27,9 @@ from trip_mm.training.gradients import (
 from trip_mm.training.loader import BatchPlan, BatchStream
 from trip_mm.training.losses import LossSettings, energy_force_loss, pseudo_huber
 from trip_mm.training.module import parameter_groups
+from trip_mm.training.preparation import load_data, resolve_model_config
 from trip_mm.training.schedule import Plateau, cosine_factor, step_factor, warmup_factor
 from trip_mm.training.statistics import energy_statistics, merged_self_energies, relative_to
-from trip_mm.training.trainer import load_data, resolve_model_config
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 LONE = {1: -10.0, 6: -50.0, 7: -70.0, 8: -100.0}
@@ -178,7 +178,7 @@ def test_missing_labels_and_large_forces_are_left_out_and_counted():
     conformations[2] = replaced(conformations[2], forces=conformations[2].forces + 100.0)
     found = build_store(make_dataset(conformations), LONE, 3.0, max_force=20.0)
     assert len(found) == 9
-    assert (found.exclusions.missing_label, found.exclusions.large_force) == (2, 1)
+    assert found.exclusions == Exclusions(1, 1, 1)
 
 
 def replaced(conformation, **changes):
@@ -397,11 +397,59 @@ VALID = {"name": "x", "data": {"files": ["a.h5"]}, "budget": {"max_steps": 3}}
         ({"ema_decay": 1.0}, r"ema_decay"),
         ({"name": "a/b"}, r"name"),
         ({"colour": "red"}, r"colour: unknown key"),
+        ({"preset": "these"}, r"train.yaml: preset: 'these' is not one of thesis"),
+        ({"frozen": ["embedding"]}, r"frozen: random weights"),
+        ({"precision": "float16"}, r"precision"),
+        ({"committee": 1}, r"committee"),
+        ({"optimizer": {"weight_decay": 7}}, r"optimizer.weight_decay"),
+        ({"optimizer": {"clip": 0}}, r"optimizer.clip"),
+        ({"validation": {"every_steps": 0}}, r"validation.every_steps"),
+        ({"data": {"files": ["a"], "split": {"by": "size"}}}, r"data.split.by"),
+        ({"data": {"files": ["a"], "split": {"validation_fraction": 1.5}}}, r"data.split.val"),
+        (
+            {
+                "precision": "bf16-mixed",
+                "optimizer": {"force_gradient": "central-difference"},
+            },
+            r"precision: differences",
+        ),
     ],
 )
 def test_configuration_errors_name_the_key(changes, message):
     with pytest.raises(ConfigError, match=message):
         parse_training_config({**VALID, **changes}, "train.yaml")
+
+
+def test_the_thesis_preset_and_what_overrides_it():
+    config = parse_training_config({**VALID, "budget": {}, "preset": "thesis"}, "train.yaml")
+    assert (config.batch.n_conformations, config.budget.max_epochs) == (25, 10)
+    assert (config.schedule.kind, config.schedule.factor, config.schedule.warmup_steps) == (
+        "step",
+        0.5,
+        0,
+    )
+    assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (1e-3, 0.1)
+    assert (config.optimizer.clip, config.loss.preset, config.precision) == (
+        10.0,
+        "thesis",
+        "bf16-mixed",
+    )
+    model = resolve_model_config(config)
+    assert (model.lone_atoms, model.n_layers, model.edge_features) == ("trained", 7, "distance")
+    changed = parse_training_config(
+        {
+            **VALID,
+            "preset": "thesis",
+            "model": "trip-one-head",
+            "batch": {"max_edges": 100},
+            "optimizer": {"clip": 1.0},
+        },
+        "train.yaml",
+    )
+    assert changed.batch == BatchConfig(max_edges=100)
+    assert (changed.optimizer.clip, changed.optimizer.learning_rate) == (1.0, 1e-3)
+    found = resolve_model_config(changed)
+    assert (found.n_heads, found.lone_atoms) == (1, "trained")
 
 
 def test_configuration_files(tmp_path: Path):

@@ -9,6 +9,7 @@ import csv
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ import torch
 from trip_mm.training.conformations import Batch, ConformationStore
 from trip_mm.training.evaluate import ALL, Accuracy, accuracies, predict, validation_loss
 from trip_mm.training.module import TrainingModule
+from trip_mm.training.processes import from_first, summed
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What is logged besides accuracies; `loss_sums`: total, energy, force, minibatches."""
+
+    validation_loss: float
+    loss_sums: list[float]
+    conformations_per_s: float
 
 
 class Bookkeeping(lightning.Callback):
@@ -83,7 +94,8 @@ class Validation(lightning.Callback):
         """Starts counting; drops rows of the log that a resumed run will write again."""
         assert isinstance(pl_module, TrainingModule)
         self._clock, self._seen = time.monotonic(), pl_module.n_conformations_seen
-        _drop_later_rows(self.log_file, pl_module.steps_done)
+        if trainer.is_global_zero:
+            _drop_later_rows(self.log_file, pl_module.steps_done)
 
     def on_train_batch_end(
         self,
@@ -95,15 +107,25 @@ class Validation(lightning.Callback):
     ) -> None:
         """Validates if it is time to."""
         assert isinstance(pl_module, TrainingModule)
-        if pl_module.steps_done % self.every_steps == 0:
+        if self.is_due(pl_module):
             self.validate(trainer, pl_module)
 
+    def is_due(self, module: TrainingModule) -> bool:
+        """Returns whether the step just done is one to validate after."""
+        return module.steps_done % self.every_steps == 0
+
     def validate(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
-        """Validates the averaged weights, and acts on the result."""
-        throughput = (module.n_conformations_seen - self._seen) / (time.monotonic() - self._clock)
-        with module.average.applied(module.potential.model):
-            predictions = predict(module.potential, self.store)
-        found, loss = accuracies(predictions), validation_loss(predictions)
+        """Validates the averaged weights in the first process; all act on its result."""
+        found: dict[str, Accuracy] = {}
+        loss = math.nan
+        sums = summed(module.loss_sums, module.device).tolist()
+        seen = torch.tensor([module.n_conformations_seen - self._seen])
+        throughput = float(summed(seen, module.device)) / (time.monotonic() - self._clock)
+        if trainer.is_global_zero:
+            with module.average.applied(module.potential.model):
+                predictions = predict(module.potential, self.store)
+            found, loss = accuracies(predictions), validation_loss(predictions)
+        loss = float(from_first(torch.tensor([loss], dtype=torch.float64), module.device))
         module.plateau.update(loss)
         if loss < self.best:
             self.best, self.n_bad = loss, 0
@@ -113,7 +135,9 @@ class Validation(lightning.Callback):
             if self.early_stopping is not None and self.n_bad >= self.early_stopping:
                 self.report(f"no improvement in {self.n_bad} validations: stopping early")
                 trainer.should_stop = True
-        self._log(trainer, module, found, loss, throughput)
+        if trainer.is_global_zero:
+            progress = _Progress(loss, sums, throughput)
+            self._log(trainer, module, found, progress)
         module.loss_sums.zero_()
         self._clock, self._seen = time.monotonic(), module.n_conformations_seen
 
@@ -122,20 +146,19 @@ class Validation(lightning.Callback):
         trainer: lightning.Trainer,
         module: TrainingModule,
         found: dict[str, Accuracy],
-        loss: float,
-        throughput: float,
+        progress: _Progress,
     ) -> None:
-        total, energy, force, n_batches = module.loss_sums.tolist()
+        total, energy, force, n_batches = progress.loss_sums
         row: dict[str, float] = {
             "step": module.steps_done,
-            "epoch": round(module.steps_done / module.batches_per_epoch, 4),
+            "epoch": round(module.steps_done / module.steps_per_epoch, 4),
             "elapsed_s": round(module.elapsed_s, 3),
             "learning_rate": module.config.optimizer.learning_rate * module.learning_rate_factor(),
-            "conformations_per_s": round(throughput, 3),
+            "conformations_per_s": round(progress.conformations_per_s, 3),
             "train_loss": total / max(n_batches, 1),
             "train_energy_loss": energy / max(n_batches, 1),
             "train_force_loss": force / max(n_batches, 1),
-            "validation_loss": loss,
+            "validation_loss": progress.validation_loss,
         }
         for name, accuracy in found.items():
             row[f"{name}.force_mae_kcal_per_mol_per_angstrom"] = (
@@ -155,14 +178,16 @@ class Validation(lightning.Callback):
         )
         self.report(
             f"step {module.steps_done}  epoch {row['epoch']:.2f}  {module.elapsed_s / 60:.1f} min  "
-            f"lr {row['learning_rate']:.1e}  {throughput:.1f} conf/s  "
+            f"lr {row['learning_rate']:.1e}  {progress.conformations_per_s:.1f} conf/s  "
             f"loss {row['train_loss']:.4g}  "
             f"validation F (kcal/mol/A) / E (kcal/mol/atom): {classes}"
         )
 
 
 class TimedCheckpoint(lightning.Callback):
-    """Writes a checkpoint every so often, and at the end, replacing the last one atomically.
+    """Writes a checkpoint every so often, replacing the last one atomically.
+
+    Time is that of `TrainingModule.elapsed_s`, on which all processes agree.
 
     Args:
         path: the checkpoint.
@@ -172,7 +197,14 @@ class TimedCheckpoint(lightning.Callback):
     def __init__(self, path: Path, interval_s: float) -> None:
         self.path = path
         self.interval_s = interval_s
-        self._last = time.monotonic()
+        self._last = 0.0
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Starts the clock."""
+        assert isinstance(pl_module, TrainingModule)
+        self._last = pl_module.elapsed_s
 
     def on_train_batch_end(
         self,
@@ -183,15 +215,41 @@ class TimedCheckpoint(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Saves if it is time to."""
-        if time.monotonic() - self._last >= self.interval_s:
+        assert isinstance(pl_module, TrainingModule)
+        if pl_module.elapsed_s - self._last >= self.interval_s:
+            self._last = pl_module.elapsed_s
             self.save(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Saves now."""
+        """Saves now; every process must call this."""
         temporary = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary, weights_only=False)
-        temporary.replace(self.path)
-        self._last = time.monotonic()
+        if trainer.is_global_zero:
+            temporary.replace(self.path)
+
+
+class Conclusion(lightning.Callback):
+    """Saves and validates the last state, while the processes are still connected.
+
+    Saved first: a run that is continued with a larger budget must not know of this validation.
+
+    Args:
+        checkpoint: writes the checkpoint.
+        validation: validates, unless the last step was one to validate after anyway.
+    """
+
+    def __init__(self, checkpoint: TimedCheckpoint, validation: Validation) -> None:
+        self.checkpoint = checkpoint
+        self.validation = validation
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Saves and validates."""
+        assert isinstance(pl_module, TrainingModule)
+        self.checkpoint.save(trainer)
+        if not self.validation.is_due(pl_module):
+            self.validation.validate(trainer, pl_module)
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trip_mm.errors import ConfigError
+from trip_mm.training.presets import with_preset
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _QUANTITY = re.compile(r"^\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z/]+)\s*$")
@@ -50,8 +51,16 @@ class Section(BaseModel):
 
 
 class SplitConfig(Section):
-    """Which conformations are held out."""
+    """Which conformations are held out.
 
+    Attributes:
+        by: whole formulas (and whole trajectories where a file asks for it), random
+            conformations, or the last ones of every group in the order of the file.
+        validation_fraction: share that is held out.
+        seed: of the draw.
+    """
+
+    by: Literal["formula", "random", "sequential"] = "formula"
     validation_fraction: Fraction = 0.05
     seed: int = 0
 
@@ -61,6 +70,8 @@ class DataConfig(Section):
 
     Attributes:
         files: data files, relative to the configuration file.
+        storage: `memory`, or `disk` for millions of conformations: they are read once into a
+            compact copy beside the run and fetched from it minibatch by minibatch.
         test_files: files that are only evaluated, once, at the end.
         split: what is held out.
         max_force_ev_per_angstrom: conformations with a larger force on any atom are left out.
@@ -69,6 +80,7 @@ class DataConfig(Section):
     """
 
     files: tuple[Path, ...] = Field(min_length=1)
+    storage: Literal["memory", "disk"] = "memory"
     test_files: tuple[Path, ...] = ()
     split: SplitConfig = SplitConfig()
     max_force_ev_per_angstrom: Force | None = Field(default=None, alias="max_force")
@@ -91,7 +103,7 @@ class OptimizerConfig(Section):
     """AdamW and the clipping of its gradient."""
 
     learning_rate: float = Field(default=5e-3, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
     force_gradient: Literal["double-backward", "central-difference"] = "double-backward"
 
@@ -164,6 +176,9 @@ class TrainingConfig(Section):
         seed: of the weights and of the order of the data.
         model: `preset` and any fields of `TripConfig` to change in it.
         initial: checkpoint to start from instead of random weights.
+        frozen: parts of the network that keep their weights, such as `embedding` or `blocks.0`.
+        committee: number of members to train, with seeds `seed`, `seed + 1`, ...
+        precision: of the network while training; weights and optimizer are float32 either way.
         ema_decay: of the exponential moving average; 0 for none.
         checkpoint_interval_s: time between two checkpoints.
         n_threads: CPU threads; those torch chooses where absent.
@@ -175,6 +190,9 @@ class TrainingConfig(Section):
     data: DataConfig
     model: dict[str, Any] = Field(default_factory=lambda: {"preset": "trip"})
     initial: Path | None = None
+    frozen: tuple[str, ...] = ()
+    committee: int | None = Field(default=None, ge=2, le=64)
+    precision: Literal["float32", "bf16-mixed"] = "float32"
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -198,6 +216,19 @@ class TrainingConfig(Section):
             if isinstance(values.get(key), str)
         }
         return {**values, **short}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if self.frozen and self.initial is None:
+            raise ValueError(
+                "frozen: random weights would be frozen; give `initial`, or leave `frozen` out"
+            )
+        if self.precision == "bf16-mixed" and self.optimizer.force_gradient == "central-difference":
+            raise ValueError(
+                "precision: differences of bf16-mixed energies have no digits left; set "
+                "optimizer.force_gradient to double-backward"
+            )
+        return self
 
 
 def load_training_config(path: str | Path) -> TrainingConfig:
@@ -230,14 +261,14 @@ def parse_training_config(values: Mapping[str, Any], where: str) -> TrainingConf
     """Checks the values of a configuration.
 
     Args:
-        values: as read from YAML.
+        values: as read from YAML; `preset: thesis` fills in what they leave out.
         where: name of their origin for messages.
 
     Raises:
         ConfigError: naming every offending key.
     """
     try:
-        return TrainingConfig.model_validate(values)
+        return TrainingConfig.model_validate(with_preset(values, where))
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in item['loc']) or 'top level'}: "

@@ -47,14 +47,28 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Conformations that were left out, by reason."""
+    """Conformations that were left out, by the first reason that applies.
 
-    missing_label: int = 0
+    Attributes:
+        missing_energy: no energy (NaN).
+        missing_forces: an energy, but no forces on some atom.
+        large_force: labelled, with a larger force than allowed.
+    """
+
+    missing_energy: int = 0
+    missing_forces: int = 0
     large_force: int = 0
+
+    @property
+    def total(self) -> int:
+        """Conformations left out for any reason."""
+        return self.missing_energy + self.missing_forces + self.large_force
 
     def __add__(self, other: "Exclusions") -> "Exclusions":
         return Exclusions(
-            self.missing_label + other.missing_label, self.large_force + other.large_force
+            self.missing_energy + other.missing_energy,
+            self.missing_forces + other.missing_forces,
+            self.large_force + other.large_force,
         )
 
 
@@ -234,11 +248,16 @@ def _check(group: Group, block: Block, lone_atom_energies: Mapping[int, float]) 
 
 def _usable(block: Block, max_force: float | None) -> tuple[NDArray[np.bool_], Exclusions]:
     largest = np.linalg.norm(block.forces, axis=-1).max(axis=-1)  # [n_conf], NaN where missing
-    labelled = np.isfinite(block.energies) & np.isfinite(largest)
+    has_energy, has_forces = np.isfinite(block.energies), np.isfinite(largest)
+    labelled = has_energy & has_forces
     gentle = np.ones_like(labelled)
     if max_force is not None:
         gentle = ~(largest > max_force)
-    exclusions = Exclusions(int((~labelled).sum()), int((labelled & ~gentle).sum()))
+    exclusions = Exclusions(
+        int((~has_energy).sum()),
+        int((has_energy & ~has_forces).sum()),
+        int((labelled & ~gentle).sum()),
+    )
     return labelled & gentle, exclusions
 
 

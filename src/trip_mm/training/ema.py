@@ -31,6 +31,8 @@ class ExponentialMovingAverage:
         decay = min(self.decay, (1.0 + self.n_updates) / (10.0 + self.n_updates))
         self.n_updates += 1
         for name, parameter in module.named_parameters():
+            # The module moves to its device after it was built.
+            self.averages[name] = self.averages[name].to(parameter.device)
             self.averages[name].lerp_(parameter.detach(), 1.0 - decay)
 
     @torch.no_grad()

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from trip_mm.training.config import BatchConfig
 from trip_mm.training.conformations import Batch, ConformationStore, join, lone_atoms
+from trip_mm.training.processes import Processes
+
+_ALONE = Processes()
 
 
 class BatchPlan:
@@ -58,13 +61,16 @@ class BatchPlan:
 class BatchStream:
     """All minibatches of a training run, first to last, resumable between any two.
 
+    With several processes, step `i` of process `rank` takes minibatch `i * n_processes + rank`.
+
     Args:
         store: conformations to train on.
         config: size of a minibatch.
         seed: of the shuffling.
-        n_batches: length of the run.
+        n_batches: length of the run in steps.
         dtype: of positions and forces.
         lone_labels: energy of each isolated atom that every minibatch carries, eV, by element.
+        processes: of the run.
     """
 
     def __init__(
@@ -75,12 +81,14 @@ class BatchStream:
         n_batches: int,
         dtype: torch.dtype,
         lone_labels: Mapping[int, float] | None = None,
+        processes: Processes = _ALONE,
     ) -> None:
         self.plan = make_plan(store, config, seed)
         self.n_batches = n_batches
         self._store = store
         self._dtype = dtype
         self._lone = lone_atoms(lone_labels, dtype) if lone_labels else None
+        self._processes = processes
         self._next = 0
 
     def __len__(self) -> int:
@@ -88,7 +96,8 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[Batch]:
         while self._next < self.n_batches:
-            batch = self._store.batch(self.plan.rows(self._next), self._dtype)
+            index = self._next * self._processes.n_processes + self._processes.rank
+            batch = self._store.batch(self.plan.rows(index), self._dtype)
             self._next += 1
             yield batch if self._lone is None else join(batch, self._lone)
 

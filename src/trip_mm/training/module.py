@@ -16,6 +16,7 @@ from trip_mm.training.conformations import Batch
 from trip_mm.training.ema import ExponentialMovingAverage
 from trip_mm.training.gradients import central_difference_loss, double_backward_loss
 from trip_mm.training.losses import LossSettings
+from trip_mm.training.processes import from_first
 from trip_mm.training.schedule import Plateau, cosine_factor, step_factor, warmup_factor
 
 _GRADIENT_LOSSES = {
@@ -102,7 +103,7 @@ class TrainingModule(lightning.LightningModule):
         potential: what is trained, its energy statistics set.
         config: optimizer, schedule, budget, averaging.
         loss: weights and shapes of the loss.
-        batches_per_epoch: for the schedule `step`.
+        steps_per_epoch: for the schedule `step`.
         max_steps: length of the run; None if only time ends it.
     """
 
@@ -111,14 +112,14 @@ class TrainingModule(lightning.LightningModule):
         potential: TripPotential,
         config: TrainingConfig,
         loss: LossSettings,
-        batches_per_epoch: int,
+        steps_per_epoch: int,
         max_steps: int | None,
     ) -> None:
         super().__init__()
         self.potential = potential
         self.config = config
         self.loss_settings = loss
-        self.batches_per_epoch = batches_per_epoch
+        self.steps_per_epoch = steps_per_epoch
         self.max_steps = max_steps
         # In a tuple, so that Lightning does not count the shared parameters twice.
         self._network = (training_network(potential.model, config),)
@@ -143,7 +144,7 @@ class TrainingModule(lightning.LightningModule):
         if schedule.kind == "cosine":
             factor = cosine_factor(self.progress(), schedule.final_fraction)
         elif schedule.kind == "step":
-            factor = step_factor(self.steps_done // self.batches_per_epoch, schedule.factor)
+            factor = step_factor(self.steps_done // self.steps_per_epoch, schedule.factor)
         elif schedule.kind == "plateau":
             factor = self.plateau.value
         return factor * warmup_factor(self.steps_done, schedule.warmup_steps)
@@ -188,10 +189,16 @@ class TrainingModule(lightning.LightningModule):
         return differentiable
 
     def finish_step(self) -> None:
-        """Updates the averages, the counter and the clock after a step."""
+        """Updates the averages, the counter and the clock after a step.
+
+        The clock is that of the first process: the learning rate and the end of training follow
+        from it, and must be the same everywhere.
+        """
         self.average.update(self.potential.model)
         self.steps_done += 1
         self.tick()
+        elapsed = torch.tensor([self.elapsed_s], dtype=torch.float64)
+        self.elapsed_s = float(from_first(elapsed, self.device))
 
     def tick(self) -> None:
         """Adds the time since the last call to the time spent."""

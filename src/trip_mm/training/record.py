@@ -38,17 +38,23 @@ def describe_run(
     potential: TripPotential,
     data: TrainingData,
     statistics: EnergyStatistics,
+    n_processes: int,
 ) -> dict[str, Any]:
-    """Describes the run in plain JSON: configuration, data, versions.
+    """Describes the run in plain JSON: configuration, data, versions; no path of this machine.
 
     Args:
         config: of the run.
         potential: as it enters training.
         data: what it is trained and validated on.
         statistics: of the energies.
+        n_processes: that train together.
     """
     return {
-        "config": config.model_dump(mode="json", exclude={"data": {"files", "test_files"}}),
+        "config": config.model_dump(
+            mode="json", exclude={"initial": True, "data": {"files", "test_files"}}
+        ),
+        "initial": describe_initial(potential),
+        "n_processes": n_processes,
         "data_files": [path.name for path in config.data.files],
         "model": potential.config.to_dict(),
         "n_parameters": sum(parameter.numel() for parameter in potential.model.parameters()),
@@ -74,14 +80,30 @@ def describe_run(
     }
 
 
+def describe_initial(potential: TripPotential) -> dict[str, str] | None:
+    """Returns file name and digest of the checkpoint behind a potential; None for a new one."""
+    if not potential.sha256:
+        return None
+    return {"file": Path(potential.path).name, "sha256": potential.sha256}
+
+
+def has_run(out: Path) -> bool:
+    """Whether a run was started in the directory."""
+    return (out / _RECORD).is_file()
+
+
 def check_run_directory(out: Path, resume: bool) -> None:
     """Refuses to overwrite a run, or to resume where there is none.
+
+    A run that was killed before its first checkpoint has its record; it resumes at the start.
 
     Raises:
         RunDirectoryError: naming the directory.
     """
-    if resume and not (out / CHECKPOINT).is_file():
-        raise RunDirectoryError(f"{out}: no {CHECKPOINT} to resume from; start without --resume")
+    if resume and not has_run(out):
+        raise RunDirectoryError(
+            f"{out}: no {CHECKPOINT} or {_RECORD} to resume from; start without --resume"
+        )
     if not resume and out.exists() and any(out.iterdir()):
         raise RunDirectoryError(
             f"{out}: is not empty; give another --out, or --resume to continue the run in it"
@@ -101,8 +123,8 @@ def write_or_compare(out: Path, record: dict[str, Any], resume: bool) -> None:
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(record))
-    for key in ("model", "train_sha256", "validation_sha256"):
-        if before[key] != now[key]:
+    for key in ("model", "initial", "n_processes", "train_sha256", "validation_sha256"):
+        if before.get(key) != now[key]:
             raise RunDirectoryError(
                 f"{out}: {key} differs from that of the run to resume; start a new run"
             )

@@ -1,0 +1,227 @@
+"""One training run of one potential: Lightning around the step, then the exported model."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from trip_mm.checkpoint import save_potential
+from trip_mm.potential import TripPotential
+from trip_mm.training.callbacks import (
+    Bookkeeping,
+    Conclusion,
+    TimedCheckpoint,
+    Validation,
+    read_log,
+)
+from trip_mm.training.config import TrainingConfig
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.evaluate import (
+    Accuracy,
+    accuracies,
+    evaluate,
+    format_accuracies,
+    limit_per_class,
+    predict,
+)
+from trip_mm.training.loader import BatchStream, make_plan
+from trip_mm.training.module import TrainingModule, loss_settings
+from trip_mm.training.preparation import Prepared, Report, set_statistics
+from trip_mm.training.processes import Processes
+from trip_mm.training.record import (
+    CHECKPOINT,
+    TrainingData,
+    check_run_directory,
+    describe_run,
+    write_json,
+    write_or_compare,
+)
+
+_LOG = "log.csv"
+_NEVER = 2**31 - 1
+_PRECISIONS = {"float32": "32-true", "bf16-mixed": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lives and whom it tells.
+
+    Attributes:
+        out: directory of the run.
+        resume: continue what lies there.
+        processes: that train together.
+        report: receives the lines of progress.
+    """
+
+    out: Path
+    resume: bool
+    processes: Processes
+    report: Report
+
+
+def fit_and_export(
+    potential: TripPotential, config: TrainingConfig, prepared: Prepared, place: Place
+) -> Path:
+    """Trains a potential and exports its averaged weights at the best validation.
+
+    Args:
+        potential: what training starts from.
+        config: of the run.
+        prepared: data and energy statistics.
+        place: where and how.
+
+    Returns:
+        The exported model, `OUT/NAME.safetensors`, written by the first process.
+
+    Raises:
+        RunDirectoryError: the directory holds a run already, none to resume, or another one.
+        TrainingError: the loss became infinite.
+    """
+    data = prepared.data
+    n_processes = place.processes.n_processes
+    record = describe_run(config, potential, data, prepared.statistics, n_processes)
+    set_statistics(potential, config, prepared.statistics)
+    if place.processes.is_first:
+        check_run_directory(place.out, place.resume)
+        write_or_compare(place.out, record, place.resume)
+    module, validation = _fit(potential, config, prepared, place)
+    if validation.best_averages:
+        module.average.averages = validation.best_averages
+    path = place.out / f"{config.name}.safetensors"
+    if place.processes.is_first:
+        _finish(module, config, data, record, place)
+        place.report(f"model: {path}")
+    return path
+
+
+def _fit(
+    potential: TripPotential, config: TrainingConfig, prepared: Prepared, place: Place
+) -> tuple[TrainingModule, Validation]:
+    data, statistics = prepared.data, prepared.statistics
+    n_batches = make_plan(data.train, config.batch, config.seed).batches_per_epoch
+    per_epoch = max(1, n_batches // place.processes.n_processes)
+    n_steps = _n_steps(config, per_epoch)
+    lone = statistics.lone_labels if potential.config.lone_atoms == "trained" else {}
+    stream = BatchStream(
+        data.train,
+        config.batch,
+        config.seed,
+        n_steps or _NEVER,
+        torch.float32,
+        lone,
+        place.processes,
+    )
+    module = TrainingModule(
+        potential, config, loss_settings(config.loss, statistics.energy_std), per_epoch, n_steps
+    )
+    validation = Validation(
+        limit_per_class(data.validation, config.validation.n_conformations, config.seed),
+        config.validation.every_steps,
+        config.validation.early_stopping,
+        place.out / _LOG,
+        place.report,
+    )
+    last = place.out / CHECKPOINT
+    checkpoint = TimedCheckpoint(last, config.checkpoint_interval_s)
+    callbacks = [Bookkeeping(), validation, checkpoint, Conclusion(checkpoint, validation)]
+    place.report(_describe_network(potential, per_epoch, place.processes))
+    trainer = _lightning_trainer(config, n_steps, place, callbacks)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer.fit(
+            module,
+            train_dataloaders=stream,
+            ckpt_path=str(last) if place.resume and last.is_file() else None,
+            weights_only=True,
+        )
+    return module, validation
+
+
+def _describe_network(potential: TripPotential, per_epoch: int, processes: Processes) -> str:
+    parameters = list(potential.model.parameters())
+    n_parameters = sum(parameter.numel() for parameter in parameters)
+    n_frozen = sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
+    frozen = f" ({n_frozen} frozen)" if n_frozen else ""
+    several = f", {processes.n_processes} processes" if processes.n_processes > 1 else ""
+    return f"{n_parameters} parameters{frozen}, {per_epoch} steps per epoch{several}"
+
+
+def _n_steps(config: TrainingConfig, per_epoch: int) -> int | None:
+    limits = [config.budget.max_steps]
+    if config.budget.max_epochs is not None:
+        limits.append(config.budget.max_epochs * per_epoch)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _lightning_trainer(
+    config: TrainingConfig, n_steps: int | None, place: Place, callbacks: list[lightning.Callback]
+) -> lightning.Trainer:
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return lightning.Trainer(
+        accelerator="gpu" if config.device == "cuda" else "cpu",
+        devices=place.processes.n_per_node,
+        num_nodes=place.processes.n_nodes,
+        strategy="ddp" if place.processes.n_processes > 1 else "auto",
+        precision=_PRECISIONS[config.precision],
+        max_steps=-1 if n_steps is None else n_steps,
+        max_epochs=-1,
+        gradient_clip_val=config.optimizer.clip,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(place.out, name=None, version="tensorboard"),
+        log_every_n_steps=_NEVER,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _finish(
+    module: TrainingModule,
+    config: TrainingConfig,
+    data: TrainingData,
+    record: dict[str, Any],
+    place: Place,
+) -> None:
+    """Evaluates the averaged weights on everything held out, exports and draws."""
+    potential = module.potential.to("cpu")
+    module.average.copy_to(potential.model)
+    predictions = predict(potential, data.validation)
+    found = {"held out": accuracies(predictions)}
+    if config.data.test_files:
+        found["test files"] = evaluate(potential, Dataset.open(*config.data.test_files))
+    _report(found, place.report)
+    accuracy = {
+        title: {name: value.to_dict() for name, value in table.items()}
+        for title, table in found.items()
+    }
+    training = {
+        **record,
+        "steps": module.steps_done,
+        "epochs": module.steps_done / module.steps_per_epoch,
+        "elapsed_s": module.elapsed_s,
+        "accuracy": accuracy,
+    }
+    potential.name = config.name
+    save_potential(
+        potential, place.out / f"{config.name}.safetensors", metadata={"training": training}
+    )
+    write_json(place.out / "accuracy.json", accuracy)
+    from trip_mm.training.plots import plot_learning_curve, plot_parity
+
+    plot_learning_curve(read_log(place.out / _LOG), place.out / "learning_curve.png")
+    plot_parity(predictions, place.out / "parity.png")
+
+
+def _report(found: dict[str, dict[str, Accuracy]], report: Report) -> None:
+    for title, table in found.items():
+        report(title)
+        for line in format_accuracies(table):
+            report(line)

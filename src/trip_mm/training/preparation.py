@@ -1,0 +1,262 @@
+"""What a training run starts from: the network's configuration, the data, the initial weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trip_mm.checkpoint import load_potential, new_potential
+from trip_mm.committee import load_committee
+from trip_mm.elements import SYMBOLS, atomic_number
+from trip_mm.errors import ConfigError, DataError, UnsupportedElementError
+from trip_mm.model.config import TripConfig
+from trip_mm.potential import TripPotential
+from trip_mm.training.config import TrainingConfig
+from trip_mm.training.conformations import build_store
+from trip_mm.training.dataset import Dataset, Split
+from trip_mm.training.record import TrainingData
+from trip_mm.training.statistics import (
+    EnergyStatistics,
+    energy_statistics,
+    merged_self_energies,
+    relative_to,
+)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data with energies relative to the self energies, and what the potential is told of them.
+
+    Attributes:
+        data: what to train and validate on.
+        statistics: of the energies.
+    """
+
+    data: TrainingData
+    statistics: EnergyStatistics
+
+
+def prepare(config: TrainingConfig, model_config: TripConfig, report: Report) -> Prepared:
+    """Reads, checks and splits the data, and regresses the energies.
+
+    Args:
+        config: of the run.
+        model_config: of the network.
+        report: receives lines about the data.
+
+    Raises:
+        DataError: the data files are missing or inconsistent, or nothing is held out.
+    """
+    data = load_data(config, model_config)
+    for line in _describe(data):
+        report(line)
+    if len(data.validation) == 0:
+        raise DataError(
+            "no conformation is held out; raise data.split.validation_fraction or add data"
+        )
+    # Repulsion and envelope only: random weights do.
+    statistics = energy_statistics(
+        data.train, data.self_energies, new_potential(model_config).model
+    )
+    data = replace(
+        data,
+        train=relative_to(data.train, data.self_energies, statistics),
+        validation=relative_to(data.validation, data.self_energies, statistics),
+    )
+    return Prepared(data, statistics)
+
+
+def resolve_model_config(config: TrainingConfig) -> TripConfig:
+    """Resolves `model: {preset: ..., ...}`; elements may be symbols.
+
+    A run that starts from a checkpoint and says nothing of `model` takes the checkpoint's.
+
+    Raises:
+        ConfigError: unknown preset, unknown key or a value that does not fit.
+    """
+    if config.initial is not None and "model" not in config.model_fields_set:
+        return _initial_members(config)[0].config
+    values = dict(config.model)
+    base = TripConfig.preset(str(values.pop("preset", "trip"))).to_dict()
+    unknown = sorted(set(values) - {field.name for field in fields(TripConfig)})
+    if unknown:
+        raise ConfigError(
+            f"model.{unknown[0]}: unknown key; known are preset, "
+            f"{', '.join(sorted(field.name for field in fields(TripConfig)))}"
+        )
+    if "elements" in values:
+        values["elements"] = _atomic_numbers(values["elements"])
+    try:
+        return TripConfig.from_dict({**base, **values})
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(f"model: {error}") from None
+
+
+def _atomic_numbers(elements: Any) -> list[int]:
+    """Reads a list of symbols or atomic numbers.
+
+    Raises:
+        ConfigError: not a list, or something in it names no element.
+    """
+    if not isinstance(elements, list):
+        raise ConfigError(f"model.elements: {elements!r} is not a list; write [H, C, N, O]")
+    try:
+        return sorted(e if isinstance(e, int) else atomic_number(str(e)) for e in elements)
+    except UnsupportedElementError as error:
+        raise ConfigError(f"model.elements: {error}") from None
+
+
+def load_data(config: TrainingConfig, model_config: TripConfig) -> TrainingData:
+    """Reads, checks and splits the data.
+
+    Raises:
+        DataError: see `Dataset.open` and `build_store`; also an element the model lacks.
+    """
+    dataset = Dataset.open(*config.data.files)
+    for group in dataset.groups:
+        unknown = sorted({int(z) for z in group.atomic_numbers} - set(model_config.elements))
+        if unknown:
+            raise DataError(
+                f"{group.system_class}/{group.formula}: holds {SYMBOLS[unknown[0]]}, which "
+                "model.elements lacks; add it there or leave the file out"
+            )
+    self_energies = merged_self_energies(
+        dataset.lone_atom_energies, config.data.lone_atom_energies_ev, model_config.elements
+    )
+    store = build_store(
+        dataset, self_energies, model_config.cutoff, config.data.max_force_ev_per_angstrom
+    )
+    split = dataset.split(config.data.split.validation_fraction, config.data.split.seed)
+    held_out = np.zeros(len(dataset), dtype=bool)
+    held_out[split.validation] = True
+    held_out |= _same_formula(dataset, held_out)
+    chosen = held_out[store.dataset_idx]
+    return TrainingData(
+        store.subset(np.flatnonzero(~chosen)),
+        store.subset(np.flatnonzero(chosen)),
+        Split(np.flatnonzero(~held_out), np.flatnonzero(held_out), split.held_out, split.seed),
+        self_energies,
+        dataset.level_of_theory,
+    )
+
+
+def _same_formula(dataset: Dataset, held_out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Marks conformations whose formula is held out as a whole in another class."""
+    owner = dataset.group_of(np.arange(len(dataset)))
+    formulas = {
+        dataset.groups[number].formula
+        for number in np.unique(owner[held_out])
+        if dataset.groups[number].split_by == "formula"
+    }
+    marked = np.asarray(
+        [group.split_by == "formula" and group.formula in formulas for group in dataset.groups]
+    )
+    return np.asarray(marked[owner])
+
+
+def _describe(data: TrainingData) -> list[str]:
+    lines = [f"labels: {data.level_of_theory or 'level of theory not stated'}"]
+    for number, name in enumerate(data.train.classes):
+        n_train = int((data.train.class_idx == number).sum())
+        n_validation = int((data.validation.class_idx == number).sum())
+        lines.append(f"  {name}: {n_train} to train on, {n_validation} held out")
+    lost = data.train.exclusions
+    if lost.total:
+        lines.append(
+            f"  left out: {lost.missing_energy} without energy, {lost.missing_forces} without "
+            f"forces, {lost.large_force} above data.max_force"
+        )
+    return lines
+
+
+def initial_potentials(config: TrainingConfig, model_config: TripConfig) -> list[TripPotential]:
+    """Builds what training starts from: one potential, or one for each member of a committee.
+
+    Members start from random weights of their own seeds; from the members of the committee that
+    `initial` names; or all from the one model that it names.
+
+    Returns:
+        Potentials in float32 on the CPU, their frozen parts without `requires_grad`.
+
+    Raises:
+        ConfigError: `initial` does not fit `model` or `committee`, or `frozen` names no part.
+    """
+    n_members = config.committee or 1
+    if config.initial is None:
+        return [new_potential(model_config, seed=config.seed + k) for k in range(n_members)]
+    found = _initial_members(config)
+    if len(found) not in (1, n_members):
+        raise ConfigError(
+            f"initial: {config.initial.name} is a committee of {len(found)}; set committee to "
+            f"{len(found)}, or name one member"
+        )
+    if len(found) < n_members:
+        found += tuple(_initial_members(config)[0] for _ in range(n_members - 1))
+    for potential in found:
+        if potential.config != model_config:
+            raise ConfigError(
+                f"initial: {config.initial.name} has another model configuration than `model`; "
+                "make `model` the same, or leave it out"
+            )
+        freeze(potential, config.frozen)
+    return list(found)
+
+
+def _initial_members(config: TrainingConfig) -> tuple[TripPotential, ...]:
+    assert config.initial is not None
+    if config.initial.suffix == ".json":
+        return load_committee(config.initial).members
+    return (load_potential(initial_source(config.initial)),)
+
+
+def initial_source(initial: Path) -> str:
+    """Returns the checkpoint's path, or the name of a registered model where no such file is."""
+    return str(initial if initial.exists() else initial.name)
+
+
+def freeze(potential: TripPotential, parts: tuple[str, ...]) -> None:
+    """Takes parts of the network out of training.
+
+    Args:
+        potential: its network's parameters lose `requires_grad`.
+        parts: names of modules or parameters, such as `embedding` or `blocks.0.convolution`.
+
+    Raises:
+        ConfigError: a name fits nothing, or nothing is left to train.
+    """
+    named = dict(potential.model.named_parameters())
+    for part in parts:
+        chosen = [name for name in named if name == part or name.startswith(f"{part}.")]
+        if not chosen:
+            known = ", ".join(sorted({_part_of(name) for name in named}))
+            raise ConfigError(f"frozen: the network has no part {part!r}; it has {known}")
+        for name in chosen:
+            named[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in named.values()):
+        raise ConfigError("frozen: nothing is left to train; freeze fewer parts")
+
+
+def _part_of(name: str) -> str:
+    """Names the part of a parameter in messages: `blocks.0` of `blocks.0.query.maps.0.weight`."""
+    words = name.split(".")
+    return ".".join(words[:2]) if len(words) > 1 and words[1].isdigit() else words[0]
+
+
+def set_statistics(
+    potential: TripPotential, config: TrainingConfig, statistics: EnergyStatistics
+) -> None:
+    """Sets self energies; binding energies and unit too, unless they came with the weights."""
+    binding = statistics.binding_energies
+    thesis = config.loss.preset == "thesis"
+    scale = statistics.energy_std if thesis else statistics.force_rms
+    if config.initial is not None:
+        model = potential.model
+        binding = dict(
+            zip(potential.supported_elements, model.binding_energies.tolist(), strict=True)
+        )
+        scale = float(model.energy_scale)
+    potential.set_energy_statistics(statistics.self_energies, binding, scale)

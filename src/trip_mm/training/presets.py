@@ -1,0 +1,64 @@
+"""Named training settings: `preset: thesis` in a training configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trip_mm.errors import ConfigError
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "thesis": {
+        "model": {"preset": "trip", "lone_atoms": "trained"},
+        "data": {"split": {"by": "formula", "validation_fraction": 0.05}},
+        "loss": {"preset": "thesis"},
+        "optimizer": {
+            "learning_rate": 1e-3,
+            "weight_decay": 0.1,
+            "clip": 10.0,
+            "force_gradient": "double-backward",
+        },
+        "schedule": {"kind": "step", "factor": 0.5, "warmup_steps": 0},
+        "batch": {"n_conformations": 25},
+        "budget": {"max_epochs": 10},
+        "ema_decay": 0.0,
+        "precision": "bf16-mixed",
+    }
+}
+"""TrIP thesis section 4.1: ANI-1x, the four isolated atoms in every minibatch, no averaging.
+
+The minibatch is that of one process: with N processes, 25 N conformations go into a step."""
+
+_ALTERNATIVES = ({"n_conformations", "max_edges"},)
+
+
+def with_preset(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns the values with those of their preset where they say nothing themselves.
+
+    Args:
+        values: as read from YAML; the key `preset` is taken out.
+        where: name of their origin for messages.
+
+    Raises:
+        ConfigError: no preset has that name.
+    """
+    own = dict(values)
+    name = own.pop("preset", None)
+    if name is None:
+        return own
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(f"{where}: preset: {name!r} is not one of {', '.join(PRESETS)}")
+    return _merged(PRESETS[name], own)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {
+        key: value
+        for key, value in base.items()
+        if not any(key in group and group & set(own) for group in _ALTERNATIVES)
+    }
+    merged = {**kept, **own}
+    for key in base.keys() & own.keys():
+        named = key in ("model", "loss") and isinstance(own[key], str)
+        inner = {"preset": own[key]} if named else own[key]
+        if isinstance(base[key], dict) and isinstance(inner, dict):
+            merged[key] = _merged(base[key], inner)
+    return merged
