@@ -37,6 +37,10 @@ class UnstableSimulationError(TripError):
     """Dynamics that left the physically sensible range: NaN, torn bond, runaway temperature."""
 
 
+class DisagreementError(TripError):
+    """A committee of models that disagrees by more than the run allows; nothing is broken."""
+
+
 class RunDirectoryError(TripError):
     """A run directory that exists already, is locked, or lacks what is needed to continue."""
 

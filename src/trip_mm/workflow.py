@@ -134,8 +134,8 @@ def prepare_run(
 
 
 def _check(structure: BuiltStructure, plan: RunPlan) -> None:
-    """Refuses a structure that one of the run's potentials cannot describe."""
-    for potential in plan.potentials():
+    """Refuses a structure that one of the run's potentials or committees cannot describe."""
+    for potential in plan.potentials_and_committees():
         if potential.kind == "trip":
             from trip_mm.checkpoint import load_potential
 

@@ -131,6 +131,43 @@ PROTOCOLS = {
         "stages[0].temperature: is required in the first stage with dynamics",
     ),
     "stage-potential": (stage(potential="amber99"), "stages[0].potential: 'amber99' is not a kind"),
+    "committee-text": (stage(committee="yes"), "stages[0].committee: is the truth value true"),
+    "committee-alone": (
+        stage(committee="{models: [a], every: 1 fs}"),
+        "stages[0].committee.models: a committee has at least 2 models and this one has 1",
+    ),
+    "committee-twice": (
+        stage(committee="{models: [a, 'trip:a'], every: 1 fs}"),
+        "stages[0].committee.models: 'a' occurs twice",
+    ),
+    "committee-bare": (
+        stage(committee="{models: [a, b], every: 20}"),
+        "stages[0].committee.every: 20 has no unit",
+    ),
+    "committee-never": (
+        stage(committee="{models: [a, b]}"),
+        "stages[0].committee.every: is required but missing",
+    ),
+    "committee-uneven": (
+        stage(committee="{models: [a, b], every: 0.7 fs}"),
+        "stages[0].committee.every: 0.0007 ps is no whole number of 0.5 fs steps",
+    ),
+    "committee-energy": (
+        stage(committee="{models: [a, b], every: 1 fs, stop_above: 2 kcal/mol}"),
+        "stages[0].committee.stop_above: 'kcal/mol' is not a unit of a force",
+    ),
+    "committee-key": (
+        stage(committee="{models: [a, b], every: 1 fs, stop_abov: 2 eV/A}"),
+        "stages[0].committee.stop_abov: unknown key; did you mean 'stop_above'?",
+    ),
+    "committee-in-minimize": (
+        "stages: [{kind: minimize, committee: {models: [a, b], every: 1 fs}}]\n",
+        "stages[0].committee: does not apply to a stage of kind minimize; remove it",
+    ),
+    "committee-of-defaults": (
+        "defaults: {committee: {models: [a], every: 1 fs}}\n" + PROTOCOL,
+        "defaults.committee.models: a committee has at least 2 models",
+    ),
     "defaults-list": ("defaults: []\n" + PROTOCOL, "defaults: is a list"),
     "defaults-key": ("defaults: {presure: 1 bar}\n" + PROTOCOL, "defaults.presure: unknown key"),
     "defaults-duration": ("defaults: {duration: 1 ps}\n" + PROTOCOL, "defaults.duration: unknown"),

@@ -17,6 +17,7 @@ from trip_mm.simulation.stage import ResolvedStage
 from trip_mm.workflow import PreparedRun
 
 _SIGNAL_EXIT = 128
+_DISAGREEMENT = "largest_force_disagreement_kcal_per_mol_per_angstrom"
 _SECONDS_PER_HOUR = 3600.0
 
 
@@ -73,17 +74,28 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
 def show_summary(path: Path) -> None:
     """Prints what a finished run found and where it is."""
     summary = read_json(path / SUMMARY_FILE)
-    columns = ("stage", "ps", "ns/day", "temperature (K)", "density (g/mL)", "frames")
+    columns: tuple[str, ...] = (
+        "stage",
+        "ps",
+        "ns/day",
+        "temperature (K)",
+        "density (g/mL)",
+        "frames",
+    )
+    watched = any(_DISAGREEMENT in stage for stage in summary["stages"])
+    if watched:
+        columns = (*columns, "largest disagreement (kcal/mol/A)")
     table = Table(*columns, title=escape(summary["name"]), title_justify="left")
     for stage in summary["stages"]:
-        table.add_row(
+        cells = [
             _title(stage["stage"], stage["kind"]),
             _number(stage, "duration_ps", "g"),
             _number(stage, "ns_per_day", ".3g"),
             _number(stage, "mean_temperature_k", ".1f"),
             _number(stage, "mean_density_g_per_ml", ".3f"),
             _number(stage, "frames", "d"),
-        )
+        ]
+        table.add_row(*cells, *([_number(stage, _DISAGREEMENT, ".2f")] if watched else []))
     console.print(table)
     transferred = max(stage.get("transferred_protons", 0) for stage in summary["stages"])
     if transferred:

@@ -55,7 +55,7 @@ class StageCheckpoint:
 
 def output_files(directory: StageDirectory) -> tuple[Any, ...]:
     """Returns the paths of the files that grow while a stage runs."""
-    return (directory.trajectory, directory.log, directory.monitor)
+    return (directory.trajectory, directory.log, directory.monitor, directory.committee)
 
 
 def write_checkpoint(

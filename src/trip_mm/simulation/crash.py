@@ -1,4 +1,4 @@
-"""What an unstable simulation leaves behind: the frame before and the frame of the crash."""
+"""What a simulation that stops leaves behind: the frames of a crash, or the uncertain frame."""
 
 import io
 import re
@@ -64,6 +64,16 @@ def save_crash(directory: StageDirectory, topology: app.Topology, crash: Crash) 
         write_atomically(directory.crash / f"{name}.pdb", text.encode())
         xml = openmm.XmlSerializer.serialize(frame.state)
         write_atomically(directory.crash / f"{name}.xml", xml.encode())
+
+
+def save_uncertain(directory: StageDirectory, topology: app.Topology, frame: Frame) -> None:
+    """Writes `uncertain/frame.{pdb,xml}` into a stage directory; every position is finite."""
+    directory.uncertain.mkdir(exist_ok=True)
+    everywhere = np.ones(len(frame.positions), dtype=bool)
+    text = _pdb(topology, frame, frame.positions, everywhere)
+    write_atomically(directory.uncertain / "frame.pdb", text.encode())
+    xml = openmm.XmlSerializer.serialize(frame.state)
+    write_atomically(directory.uncertain / "frame.xml", xml.encode())
 
 
 def _pdb(

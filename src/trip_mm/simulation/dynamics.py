@@ -1,6 +1,7 @@
 """Execution of a dynamics stage, from its start or from its checkpoint."""
 
 import time
+from typing import Any
 
 import openmm
 from openmm import unit
@@ -8,6 +9,7 @@ from openmm import unit
 from trip_mm.errors import (
     BackendError,
     CellTooSmallError,
+    DisagreementError,
     RunDirectoryError,
     TripError,
     UnstableSimulationError,
@@ -20,12 +22,20 @@ from trip_mm.simulation.checkpoints import (
     state_xml,
     write_checkpoint,
 )
+from trip_mm.simulation.committee_reporter import (
+    CommitteeLogReporter,
+    CommitteeReporter,
+    describe_disagreement,
+    kcal_per_mol_angstrom,
+    load_stage_committee,
+)
 from trip_mm.simulation.crash import (
     Crash,
     box_heights,
     is_cell_too_small,
     is_not_finite,
     save_crash,
+    save_uncertain,
 )
 from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.monitor import StabilityMonitor
@@ -57,7 +67,8 @@ class DynamicsRun:
         self._initial_temperature = self._monitor.temperature(frame)
         self._first_step = start_step
         self._began = time.monotonic()
-        self._reporters: list[MonitorReporter] = []
+        self._reporters: list[MonitorReporter | CommitteeReporter] = []
+        self._committee: CommitteeReporter | None = None
 
     def _place(self, checkpoint: StageCheckpoint | None) -> None:
         if checkpoint is None:
@@ -82,6 +93,7 @@ class DynamicsRun:
 
         Raises:
             UnstableSimulationError: NaN, torn bond or runaway temperature.
+            DisagreementError: the committee disagrees by more than the stage allows.
             CellTooSmallError: the box shrank below twice the cutoff.
             RunInterrupted: a signal asked to stop; a checkpoint has been written.
             RunDirectoryError: an output file cannot be written.
@@ -108,13 +120,22 @@ class DynamicsRun:
         interval = stage.log_interval_steps
         monitor = MonitorReporter(directory.monitor, interval, self._services.watch)
         self._reporters.append(monitor)
-        self._simulation.reporters.extend(
-            [
-                log_reporter(directory.log, interval, periodic),
-                monitor,
-                trajectory_reporter(directory.trajectory, stage.trajectory_interval_steps),
-            ]
-        )
+        log: Any
+        if stage.committee is None:
+            log = log_reporter(directory.log, interval, periodic)
+        else:
+            committee = load_stage_committee(self._task.committee, self._task.platform)
+            self._committee = CommitteeReporter(
+                directory.committee,
+                stage.committee.interval_steps,
+                committee,
+                self._task.structure.topology,
+            )
+            self._reporters.append(self._committee)
+            log = log_reporter(directory.log, interval, periodic, CommitteeLogReporter)
+            log.committee = self._committee
+        trajectory = trajectory_reporter(directory.trajectory, stage.trajectory_interval_steps)
+        self._simulation.reporters.extend([*self._reporters, log, trajectory])
 
     def _advance(self) -> None:
         """Runs to the next stop, checks the frame, and writes the checkpoint when it is due."""
@@ -145,6 +166,32 @@ class DynamicsRun:
             write_checkpoint(task.directory, simulation, self.wall_seconds)
         detail = f"{self._monitor.current_temperature:.0f} K"
         self._services.progress.stage_advanced(step, self.ns_per_day, detail)
+        self._stop_if_uncertain()
+
+    def _stop_if_uncertain(self) -> None:
+        """Ends the run in an orderly way at a frame on which the committee disagrees too much.
+
+        Raises:
+            DisagreementError: naming the atoms; the checkpoint and the frame have been written.
+        """
+        task, simulation, committee = self._task, self._simulation, self._task.stage.committee
+        if committee is None or committee.stop_above_kj_per_mol_nm is None:
+            return
+        assert self._committee is not None
+        found = self._committee.latest
+        limit = kcal_per_mol_angstrom(committee.stop_above_kj_per_mol_nm)
+        if found is None or found.step != simulation.currentStep or found.largest <= limit:
+            return
+        write_checkpoint(task.directory, simulation, self.wall_seconds)
+        save_uncertain(task.directory, task.structure.topology, self._monitor.frame(simulation))
+        time_ps = found.step * task.stage.timestep_fs / 1000.0
+        raise DisagreementError(
+            f"{task.directory.path}: step {found.step} ({time_ps:.4g} ps): "
+            f"{describe_disagreement(found, limit, self._monitor.atoms)}; the frame is in "
+            f"{task.directory.uncertain}; train the models on frames like this one (trip-mm "
+            "active-learn), or continue beyond it with "
+            f"`trip-mm resume {task.directory.path.parent}`"
+        )
 
     def _set_temperature(self) -> float:
         """Sets the temperature of the next steps; returns it, or the initial one in NVE."""

@@ -5,11 +5,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.committee_reporter import load_stage_committee
 from trip_mm.simulation.plan import RunPlan
 from trip_mm.simulation.platforms import apply_threads
 from trip_mm.simulation.run_directory import StageDirectory, stage_directory_name
+from trip_mm.simulation.stage import CommitteeWatch
 from trip_mm.simulation.stage_task import StageTask, build_simulation, place_at_start
+from trip_mm.units import NM_TO_ANGSTROM
 
 _WARM_UP = 3
 _MEASURED = 5
@@ -20,7 +25,8 @@ class StageEstimate:
     """Expected cost of a stage.
 
     Attributes:
-        seconds_per_step: time of one evaluation of energy and forces, s.
+        seconds_per_step: time of one evaluation of energy and forces, and of the committee's share,
+            s.
         seconds: of the stage, s; None for a minimization without an iteration limit.
     """
 
@@ -44,6 +50,11 @@ def estimate(plan: RunPlan, structure: BuiltStructure) -> list[StageEstimate]:
             measured[potential] = _seconds_per_evaluation(plan, structure, index)
         n_evaluations = stage.n_steps or stage.max_iterations
         cost = measured[potential]
+        if stage.committee is not None:
+            committee = str(stage.committee.models)
+            if committee not in measured:
+                measured[committee] = _seconds_per_comparison(plan, structure, stage.committee)
+            cost += measured[committee] / stage.committee.interval_steps
         estimates.append(StageEstimate(cost, cost * n_evaluations if n_evaluations else None))
     return estimates
 
@@ -67,5 +78,20 @@ def _seconds_per_evaluation(plan: RunPlan, structure: BuiltStructure, index: int
     for _ in range(_WARM_UP + _MEASURED):
         began = time.perf_counter()
         simulation.context.getState(energy=True, forces=True)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[_WARM_UP:])
+
+
+def _seconds_per_comparison(
+    plan: RunPlan, structure: BuiltStructure, watch: CommitteeWatch
+) -> float:
+    committee = load_stage_committee(watch.models, plan.platform)
+    numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
+    box = structure.box_vectors
+    cell = None if box is None else box * NM_TO_ANGSTROM
+    times = []
+    for _ in range(_WARM_UP + _MEASURED):
+        began = time.perf_counter()
+        committee.predict(structure.positions * NM_TO_ANGSTROM, np.asarray(numbers), cell)
         times.append(time.perf_counter() - began)
     return statistics.median(times[_WARM_UP:])

@@ -6,6 +6,7 @@ from typing import Any
 
 from trip_mm.errors import RunDirectoryError
 from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.committee_reporter import LARGEST_COLUMN
 from trip_mm.simulation.dynamics import DynamicsRun
 from trip_mm.simulation.interruption import Interruption
 from trip_mm.simulation.methods import methods_text
@@ -30,6 +31,7 @@ from trip_mm.simulation.run_directory import (
     write_atomically,
     write_json,
 )
+from trip_mm.simulation.schema import PotentialConfig
 from trip_mm.simulation.seeds import derive_seed
 from trip_mm.simulation.stage_task import Services, StageTask
 from trip_mm.simulation.structure_file import save_structure, write_topology
@@ -107,9 +109,14 @@ def stage_task(
                 f"{before.state}: cannot be read ({error.strerror or error}); delete "
                 f"{before.done} to repeat that stage with `trip-mm resume {directory.path}`"
             ) from error
+    stage = plan.stages[index]
+    names = stage.committee.models if stage.committee is not None else ()
+    committee = [
+        loadable(PotentialConfig(kind="trip", name=n), plan, directory.path) for n in names
+    ]
     return StageTask(
-        directory=directory.stage(index, plan.stages[index].name),
-        stage=plan.stages[index],
+        directory=directory.stage(index, stage.name),
+        stage=stage,
         potential=loadable(plan.stage_potential(index), plan, directory.path),
         structure=structure,
         backend=plan.backend,
@@ -117,6 +124,7 @@ def stage_task(
         seed=derive_seed(plan.seed, "stage", index),
         start=start,
         draw_velocities=plan.draws_velocities(index),
+        committee=tuple(potential.name for potential in committee),
     )
 
 
@@ -169,6 +177,10 @@ def _dynamics_record(task: StageTask, session: DynamicsRun) -> dict[str, Any]:
     }
     if "Density (g/mL)" in log:
         record["mean_density_g_per_ml"] = float(log["Density (g/mL)"].mean())
+    if stage.committee is not None:
+        largest = read_table(task.directory.committee)[LARGEST_COLUMN]
+        record["largest_force_disagreement_kcal_per_mol_per_angstrom"] = float(largest.max())
+        record["mean_largest_force_disagreement_kcal_per_mol_per_angstrom"] = float(largest.mean())
     if stage.kind == "nve":
         energies = log["Total Energy (kJ/mole)"]
         record["energy_change_kj_per_mol"] = float(energies[-1] - energies[0])

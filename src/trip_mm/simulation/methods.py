@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from trip_mm.elements import formula
 from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.committee_reporter import kcal_per_mol_angstrom
 from trip_mm.simulation.plan import RunPlan
 from trip_mm.simulation.potentials import amber14_cutoff
 from trip_mm.simulation.schedule import RAMP_INCREMENTS, temperature_schedule
@@ -58,6 +59,7 @@ def methods_text(plan: RunPlan, structure: BuiltStructure, versions: dict[str, s
         f"# Methods: {plan.name}",
         _system_paragraph(structure),
         *(_potential_paragraph(plan, str(p), structure) for p in plan.potentials()),
+        *_committee_paragraphs(plan),
         "## Protocol",
         "\n".join(
             f"{index + 1}. **{stage.name}.** {_stage_sentence(plan, index)}"
@@ -113,6 +115,25 @@ def _potential_paragraph(plan: RunPlan, potential: str, structure: BuiltStructur
             f"evaluated through OpenMM's {plan.backend} force backend. No constraints."
         )
     return f"**openmm-ml.** The machine-learned potential {name} of openmm-ml. No constraints."
+
+
+def _committee_paragraphs(plan: RunPlan) -> list[str]:
+    watches = dict.fromkeys(stage.committee for stage in plan.stages if stage.committee)
+    paragraphs = []
+    for watch in watches:
+        names = [stage.name for stage in plan.stages if stage.committee == watch]
+        records = [plan.models[f"trip:{name}"] for name in watch.models]
+        members = ", ".join(f"{record.name} (sha256 {record.sha256})" for record in records)
+        text = (
+            f"**Committee.** In {', '.join(names)} the forces of {len(records)} TrIP models, "
+            f"{members}, were compared every {watch.interval_steps} steps; the disagreement on an "
+            "atom is the standard deviation of its force vector over the models."
+        )
+        if watch.stop_above_kj_per_mol_nm is not None:
+            limit = kcal_per_mol_angstrom(watch.stop_above_kj_per_mol_nm)
+            text += f" A disagreement above {limit:.4g} kcal/mol/A stops the run."
+        paragraphs.append(text)
+    return paragraphs
 
 
 def _stage_sentence(plan: RunPlan, index: int) -> str:

@@ -1,6 +1,6 @@
 """The plan of a run: settings resolved to what is executed and recorded in run.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trip_mm.errors import ConfigError, RunDirectoryError
+from trip_mm.simulation.committee_config import COMMITTEE_SUFFIX
 from trip_mm.simulation.platforms import PlatformChoice, choose_platform
 from trip_mm.simulation.schema import (
     PotentialConfig,
@@ -97,9 +98,24 @@ class RunPlan:
         used = [self.stage_potential(index) for index in range(len(self.stages))]
         return list({str(potential): potential for potential in used}.values())
 
+    def committee_models(self) -> list[PotentialConfig]:
+        """Returns the models of the committees of all stages, each once, in order of use."""
+        names = [
+            name
+            for stage in self.stages
+            if stage.committee is not None
+            for name in stage.committee.models
+        ]
+        return [PotentialConfig(kind="trip", name=name) for name in dict.fromkeys(names)]
+
+    def potentials_and_committees(self) -> list[PotentialConfig]:
+        """Returns everything that describes the atoms in some stage, each once."""
+        used = [*self.potentials(), *self.committee_models()]
+        return list({str(potential): potential for potential in used}.values())
+
     def uses_networks(self) -> bool:
-        """Whether a machine-learned potential acts in some stage."""
-        return any(not potential.is_classical for potential in self.potentials())
+        """Whether a machine-learned potential acts, or is compared, in some stage."""
+        return any(not potential.is_classical for potential in self.potentials_and_committees())
 
     def draws_velocities(self, index: int) -> bool:
         """Whether a stage starts with new velocities.
@@ -141,11 +157,7 @@ class RunPlan:
             RunDirectoryError: something is missing or malformed.
         """
         try:
-            stages = []
-            for values in content["stages"]:
-                own = values["potential"]
-                potential = None if own is None else PotentialConfig.model_validate(own)
-                stages.append(ResolvedStage(**{**values, "potential": potential}))
+            stages = [ResolvedStage.from_dict(values) for values in content["stages"]]
             return cls(
                 name=content["name"],
                 potential=PotentialConfig.model_validate(content["potential"]),
@@ -208,7 +220,7 @@ def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOption
     plan = RunPlan(
         name=f"{system.name}-{_short_name(system.potential)}-{protocol.name}",
         potential=system.potential,
-        stages=tuple(protocol.resolve(system.potential.kind)),
+        stages=tuple(_with_members(stage) for stage in protocol.resolve(system.potential.kind)),
         seed=protocol.seed,
         backend=options.backend,
         platform=platform,
@@ -216,12 +228,45 @@ def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOption
         protocol=to_document(protocol),
         models={},
     )
-    used = [potential for potential in plan.potentials() if potential.kind == "trip"]
-    return replace(
-        plan,
-        backend=resolve_backend_of(plan, options.backend),
-        models={str(potential): _model_record(potential) for potential in used},
-    )
+    used = [p for p in plan.potentials_and_committees() if p.kind == "trip"]
+    models = {str(potential): _model_record(potential) for potential in used}
+    for stage in plan.stages:
+        _refuse_copies(stage, models)
+    return replace(plan, backend=resolve_backend_of(plan, options.backend), models=models)
+
+
+def _with_members(stage: ResolvedStage) -> ResolvedStage:
+    """Replaces the file of a committee by the files of its members.
+
+    Raises:
+        CheckpointError: the file is not that of a committee, or a member is missing.
+        ConfigError: the members do not fit together.
+    """
+    watch = stage.committee
+    if watch is None or not watch.models[0].endswith(COMMITTEE_SUFFIX):
+        return stage
+    from trip_mm.committee import load_committee
+
+    members = load_committee(watch.models[0]).members
+    models = tuple(member.path for member in members)
+    return replace(stage, committee=replace(watch, models=models))
+
+
+def _refuse_copies(stage: ResolvedStage, models: Mapping[str, ModelRecord]) -> None:
+    """Refuses a committee with the same weights under two names, which would always agree.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    seen: dict[str, str] = {}
+    for name in stage.committee.models if stage.committee is not None else ():
+        sha256 = models[f"trip:{name}"].sha256
+        if sha256 in seen:
+            raise ConfigError(
+                f"stage {stage.name}: committee.models: {seen[sha256]} and {name} are the same "
+                "model; name models trained with different seeds"
+            )
+        seen[sha256] = name
 
 
 def resolve_backend_of(plan: RunPlan, backend: str) -> str:

@@ -44,6 +44,11 @@ class PlatformChoice:
         return {}
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether OpenMM computes on a GPU."""
+        return self.name in _GPU_PLATFORMS
+
+    @property
     def dtype(self) -> str:
         """Name of the floating-point type of the network."""
         return "float64" if self.precision == "double" else "float32"

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trip_mm.errors import ConfigError
+from trip_mm.simulation.committee_config import CommitteeConfig
 from trip_mm.simulation.config_io import problems
 from trip_mm.simulation.quantities import (
     TEMPERATURE,
@@ -36,6 +37,7 @@ from trip_mm.simulation.stage import (
     DEFAULT_CHECKPOINT_STEPS,
     DEFAULT_LOG_STEPS,
     DEFAULT_TRAJECTORY_STEPS,
+    CommitteeWatch,
     ResolvedStage,
     count_steps,
     step_problem,
@@ -47,7 +49,7 @@ StageKind = Literal["minimize", "nvt", "npt", "nve"]
 
 _INTERVALS = ("trajectory_interval", "log_interval", "checkpoint_interval")
 _DYNAMICS = frozenset(
-    {"name", "kind", "potential", "duration", "timestep", "hydrogen_mass", *_INTERVALS}
+    {"name", "kind", "potential", "duration", "timestep", "hydrogen_mass", "committee", *_INTERVALS}
 )
 KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "minimize": frozenset({"name", "kind", "potential", "tolerance", "max_iterations"}),
@@ -125,6 +127,7 @@ class StageSettings(Settings):
         max_iterations: of a minimization; 0 until it has converged.
         trajectory_interval_ps, log_interval_ps, checkpoint_interval_ps: time between two frames,
             log lines, checkpoints.
+        committee: models whose disagreement is watched; None for none.
     """
 
     timestep: TimestepConfig | None = None
@@ -138,6 +141,7 @@ class StageSettings(Settings):
     trajectory_interval_ps: Duration | None = Field(default=None, alias="trajectory_interval")
     log_interval_ps: Duration | None = Field(default=None, alias="log_interval")
     checkpoint_interval_ps: Duration | None = Field(default=None, alias="checkpoint_interval")
+    committee: CommitteeConfig | None = None
 
 
 class StageConfig(StageSettings):
@@ -242,6 +246,7 @@ class StageConfig(StageSettings):
             checkpoint_interval_steps=_interval(
                 self.checkpoint_interval_ps, timestep_fs, n_steps, DEFAULT_CHECKPOINT_STEPS
             ),
+            committee=_committee(self.committee, timestep_fs, n_steps),
         )
 
     def timestep_fs(self, kind: PotentialKind) -> float:
@@ -279,6 +284,8 @@ class StageConfig(StageSettings):
             return [("timestep", too_long)]
         durations = [("duration", self.duration_ps)]
         durations += [(key, getattr(self, f"{key}_ps")) for key in _INTERVALS]
+        if self.committee is not None:
+            durations.append(("committee.every", self.committee.every_ps))
         checked = [(key, step_problem(d, timestep_fs)) for key, d in durations if d is not None]
         return [(key, problem) for key, problem in checked if problem is not None]
 
@@ -290,6 +297,18 @@ def _interval(interval_ps: float | None, timestep_fs: float, n_steps: int, defau
     steps = count_steps(interval_ps, timestep_fs)
     assert steps is not None  # validated
     return min(steps, n_steps)
+
+
+def _committee(
+    config: CommitteeConfig | None, timestep_fs: float, n_steps: int
+) -> CommitteeWatch | None:
+    if config is None:
+        return None
+    return CommitteeWatch(
+        models=tuple(config.models),
+        interval_steps=_interval(config.every_ps, timestep_fs, n_steps, n_steps),
+        stop_above_kj_per_mol_nm=config.stop_above_kj_per_mol_nm,
+    )
 
 
 class ProtocolConfig(Settings):

@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from trip_mm import __version__
 from trip_mm.errors import RunDirectoryError
 from trip_mm.simulation.plan import ModelRecord, RunPlan
-from trip_mm.simulation.schema import PotentialConfig
+from trip_mm.simulation.schema import PotentialConfig, ResolvedStage
 
 _PACKAGES = (
     "openmm",
@@ -85,7 +86,7 @@ def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
     """
     renamed: dict[str, PotentialConfig] = {}
     records: dict[str, ModelRecord] = {}
-    for potential in plan.potentials():
+    for potential in plan.potentials_and_committees():
         record = plan.models.get(str(potential))
         if record is None:
             continue
@@ -101,14 +102,25 @@ def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
         copied = PotentialConfig(kind="trip", name=file)
         renamed[str(potential)] = copied
         records[str(copied)] = replace(record, file=file)
-    stages = tuple(
-        stage
-        if stage.potential is None
-        else replace(stage, potential=renamed.get(str(stage.potential), stage.potential))
-        for stage in plan.stages
-    )
+    stages = tuple(_with_kept_models(stage, renamed) for stage in plan.stages)
     potential = renamed.get(str(plan.potential), plan.potential)
     return replace(plan, potential=potential, stages=stages, models=records)
+
+
+def _with_kept_models(
+    stage: ResolvedStage, renamed: Mapping[str, PotentialConfig]
+) -> ResolvedStage:
+    potential, committee = stage.potential, stage.committee
+    if potential is not None:
+        potential = renamed.get(str(potential), potential)
+    if committee is not None:
+        kept = [renamed.get(f"trip:{name}") for name in committee.models]
+        names = [
+            name if copy is None else copy.name
+            for name, copy in zip(committee.models, kept, strict=True)
+        ]
+        committee = replace(committee, models=tuple(names))
+    return replace(stage, potential=potential, committee=committee)
 
 
 def loadable(potential: PotentialConfig, plan: RunPlan, run_path: Path) -> PotentialConfig:
@@ -126,7 +138,7 @@ def check_models(plan: RunPlan, run_path: Path) -> None:
         RunDirectoryError: a model has changed.
         CheckpointError: it cannot be read any more.
     """
-    for potential in plan.potentials():
+    for potential in plan.potentials_and_committees():
         record = plan.models.get(str(potential))
         if record is None:
             continue

@@ -130,15 +130,21 @@ def shortest_distance(
     return float("nan"), -1, -1
 
 
-def log_reporter(path: Path, interval: int, periodic: bool) -> app.StateDataReporter:
+def log_reporter(
+    path: Path,
+    interval: int,
+    periodic: bool,
+    kind: type[app.StateDataReporter] = app.StateDataReporter,
+) -> app.StateDataReporter:
     """Returns OpenMM's state reporter with the columns of `log.csv`, extending an existing file.
 
     Args:
         path: the file.
         interval: steps between two rows.
         periodic: whether there is a box, hence volume and density.
+        kind: class of the reporter, OpenMM's own or one derived from it.
     """
-    return app.StateDataReporter(
+    return kind(
         str(path),
         interval,
         step=True,

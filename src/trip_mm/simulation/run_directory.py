@@ -7,7 +7,8 @@ runs/<name>/
   structure.json   the built structure, exactly (topology with bonds, positions, box)
   topology.pdb     the same for viewers (topology.cif beyond 99,999 atoms)
   01-minimize/     one directory per stage, in order
-  02-nvt/          state.xml, checkpoint, trajectory.xtc, log.csv, monitor.csv, done.json
+  02-nvt/          state.xml, checkpoint, trajectory.xtc, log.csv, monitor.csv, done.json;
+                   committee.csv where a committee watches
   summary.json     written last: a run that has it is finished
 ```
 """
@@ -42,8 +43,10 @@ CHECKPOINT_FILE = "checkpoint"
 TRAJECTORY_FILE = "trajectory.xtc"
 LOG_FILE = "log.csv"
 MONITOR_FILE = "monitor.csv"
+COMMITTEE_FILE = "committee.csv"
 DONE_FILE = "done.json"
 CRASH_DIRECTORY = "crash"
+UNCERTAIN_DIRECTORY = "uncertain"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -148,6 +151,11 @@ class StageDirectory:
         return self.path / MONITOR_FILE
 
     @property
+    def committee(self) -> Path:
+        """How far a committee of models disagrees."""
+        return self.path / COMMITTEE_FILE
+
+    @property
     def done(self) -> Path:
         """Written last: a stage that has it is finished."""
         return self.path / DONE_FILE
@@ -156,6 +164,11 @@ class StageDirectory:
     def crash(self) -> Path:
         """Where an unstable simulation leaves its last frames."""
         return self.path / CRASH_DIRECTORY
+
+    @property
+    def uncertain(self) -> Path:
+        """Where a run stopped by its committee leaves the frame."""
+        return self.path / UNCERTAIN_DIRECTORY
 
     @property
     def finished(self) -> bool:

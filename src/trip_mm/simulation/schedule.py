@@ -68,6 +68,8 @@ def next_stop(step: int, stage: ResolvedStage, seconds_per_step: float | None) -
         longest = max(1, min(longest, int(2.0 / max(seconds_per_step, 1e-9))))
     stops = [stage.n_steps, step + longest]
     stops.append(_next_multiple(step, stage.checkpoint_interval_steps))
+    if stage.committee is not None:
+        stops.append(_next_multiple(step, stage.committee.interval_steps))
     temperatures = temperature_schedule(stage)
     if temperatures is not None:
         stops.append(temperatures.next_change(step))

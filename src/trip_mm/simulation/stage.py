@@ -1,6 +1,6 @@
 """A stage as plain numbers, and the rules for timesteps and exact step counts."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from trip_mm.simulation.system_config import PotentialConfig
@@ -11,6 +11,26 @@ _STEP_TOLERANCE = 1e-6
 DEFAULT_TRAJECTORY_STEPS = 1000
 DEFAULT_LOG_STEPS = 100
 DEFAULT_CHECKPOINT_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class CommitteeWatch:
+    """The committee of a stage.
+
+    Attributes:
+        models: names of registered models, or files.
+        interval_steps: steps between two comparisons.
+        stop_above_kj_per_mol_nm: disagreement on an atom at which the run stops; None for none.
+    """
+
+    models: tuple[str, ...]
+    interval_steps: int
+    stop_above_kj_per_mol_nm: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "CommitteeWatch":
+        """Reads what `dataclasses.asdict` wrote, after JSON."""
+        return cls(**{**values, "models": tuple(values["models"])})
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,7 @@ class ResolvedStage:
             two outputs, at most `n_steps`; 0 in a minimization.
         tolerance_kj_per_mol_nm, max_iterations: of a minimization; 0 elsewhere. A minimization
             with `max_iterations` 0 runs until it has converged.
+        committee: models that are compared along the way; None for none.
     """
 
     name: str
@@ -54,6 +75,7 @@ class ResolvedStage:
     checkpoint_interval_steps: int = 0
     tolerance_kj_per_mol_nm: float = 0.0
     max_iterations: int = 0
+    committee: CommitteeWatch | None = None
 
     @property
     def duration_ps(self) -> float:
@@ -64,7 +86,22 @@ class ResolvedStage:
         """Returns the stage as JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["potential"] = str(self.potential) if self.potential is not None else None
+        values["committee"] = asdict(self.committee) if self.committee is not None else None
         return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ResolvedStage":
+        """Reads what `to_dict` wrote, after JSON; a run of an earlier version has no committee."""
+        potential, committee = values["potential"], values.get("committee")
+        return cls(
+            **{
+                **values,
+                "potential": None
+                if potential is None
+                else PotentialConfig.model_validate(potential),
+                "committee": None if committee is None else CommitteeWatch.from_dict(committee),
+            }
+        )
 
 
 def count_steps(duration_ps: float, timestep_fs: float) -> int | None:

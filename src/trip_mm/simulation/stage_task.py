@@ -38,6 +38,7 @@ class StageTask:
         seed: seed of this stage; velocities, thermostat and barostat derive theirs from it.
         start: state to start from (XML); None for the built structure.
         draw_velocities: whether velocities are drawn at the start, or taken from `start`.
+        committee: models of the stage's committee, ready to load; empty without one.
     """
 
     directory: StageDirectory
@@ -49,6 +50,7 @@ class StageTask:
     seed: int
     start: str | None
     draw_velocities: bool
+    committee: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
