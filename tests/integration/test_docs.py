@@ -48,7 +48,7 @@ def test_commands_that_are_shown_exist() -> None:
         match
         for page in PAGES
         for match in re.findall(
-            r"(?:^|`|bin/)trip-mm ([a-z]+)", page.read_text(encoding="utf-8"), re.M
+            r"(?:^|`|bin/)trip-mm ([a-z][a-z-]*)", page.read_text(encoding="utf-8"), re.M
         )
     }
     assert {"run", "resume", "analyze", "models", "convert", "doctor"} <= shown
@@ -61,7 +61,7 @@ def test_options_that_are_shown_exist() -> None:
     for page in PAGES:
         for block in blocks(page, "bash"):
             for line in block.replace("\\\n", " ").splitlines():
-                found = re.search(r"trip-mm (\w+)(?: (\w+))?(.*?)(?:#|$)", line)
+                found = re.search(r"trip-mm ([\w-]+)(?: (\w+))?(.*?)(?:#|$)", line)
                 if found is None:
                     continue
                 words = [found[1], found[2]] if found[1] in groups and found[2] else [found[1]]

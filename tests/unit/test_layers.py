@@ -33,6 +33,7 @@ LAYER_OF = {
     "training": 5,
     "analysis": 6,
     "workflow": 6,
+    "active_learning": 6,
     "cli": 7,
     "__main__": 8,
 }

@@ -8,6 +8,7 @@ import typer
 
 from trip_mm import __version__
 from trip_mm.cli import (
+    active_learn,
     analyze,
     convert,
     doctor,
@@ -68,5 +69,6 @@ _register("sample", sample.command)
 _register("label", label.command)
 _register("train", train.command)
 _register("evaluate", evaluate.command)
+_register("active-learn", active_learn.command)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(torsion.app, name="torsion")

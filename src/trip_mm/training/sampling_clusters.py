@@ -40,6 +40,33 @@ class Cluster:
     hydrogens: NDArray[np.int64]
 
 
+def waters_by_distance(
+    liquid: Liquid, positions: Positions, solute: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Positions]:
+    """Sorts the waters by the distance of their oxygen to the nearest atom of the solute.
+
+    Args:
+        liquid: composition and cell.
+        positions: A, molecules whole, `[n_atoms, 3]`.
+        solute: atoms, `[n_solute]`; waters that belong to them are left out.
+
+    Returns:
+        Rows of `liquid.waters`, nearest first, `[n_waters]`, and the lattice vector that moves
+        each to the image nearest to the solute, A, `[n_waters, 3]`.
+    """
+    rows = np.flatnonzero(~np.isin(liquid.waters[:, 0], solute))
+    oxygens = positions[liquid.waters[rows, 0]]
+    vectors = oxygens[:, None] - positions[solute][None]  # [n_waters, n_solute, 3]
+    images = np.zeros_like(vectors)
+    if liquid.cell is not None:
+        images = nearest_images(vectors, liquid.cell) - vectors
+    distances = np.linalg.norm(vectors + images, axis=-1)
+    nearest_atom = distances.argmin(axis=1)
+    each = np.arange(len(rows))
+    order = np.argsort(distances[each, nearest_atom], kind="stable")
+    return rows[order], images[order, nearest_atom[order]]
+
+
 def cut_cluster(
     liquid: Liquid, positions: Positions, solute: NDArray[np.int64], n_waters: int
 ) -> Cluster:
@@ -51,17 +78,9 @@ def cut_cluster(
         solute: atoms to keep around which waters are chosen, `[n_solute]`.
         n_waters: how many waters to keep; waters that belong to `solute` do not count.
     """
-    waters = liquid.waters[~np.isin(liquid.waters[:, 0], solute)]
-    kept = positions[solute]
-    vectors = positions[waters[:, 0]][:, None] - kept[None]  # [n_waters, n_solute, 3]
-    images = np.zeros_like(vectors)
-    if liquid.cell is not None:
-        images = nearest_images(vectors, liquid.cell) - vectors
-    distances = np.linalg.norm(vectors + images, axis=-1)
-    nearest_atom = distances.argmin(axis=1)
-    rows = np.arange(len(waters))
-    order = np.argsort(distances[rows, nearest_atom], kind="stable")[:n_waters]
-    moved = positions[waters[order]] + images[order, nearest_atom[order]][:, None]
+    rows, shifts = waters_by_distance(liquid, positions, solute)
+    order, kept = rows[:n_waters], positions[solute]
+    moved = positions[liquid.waters[order]] + shifts[:n_waters, None]
     first = len(solute) + 3 * np.arange(len(order))
     numbers = np.concatenate([liquid.atomic_numbers[solute], np.tile([8, 1, 1], len(order))])
     return Cluster(

@@ -25,6 +25,36 @@ from trip_mm.training.sampling_recipe import TrajectorySource
 _WATER_NAMES = "HOH WAT SOL TIP3"
 
 
+class FrameReader:
+    """The frames of a trajectory as liquids: molecules whole, solute and waters told apart.
+
+    Attributes:
+        atomic_numbers: `[n_atoms]`.
+        waters: oxygen and hydrogens of each water, `[n_waters, 3]`.
+        solute: every other atom, `[n_solute]`.
+        n_frames: of the trajectory.
+
+    Raises:
+        DataError: a file is missing, names no elements, or the two do not belong together.
+    """
+
+    def __init__(self, topology: Path, trajectory: Path) -> None:
+        self._universe = _open(topology, trajectory)
+        self.atomic_numbers = _atomic_numbers(self._universe, topology)
+        self.waters = _waters(self._universe, self.atomic_numbers)
+        self.solute = np.setdiff1d(np.arange(len(self.atomic_numbers)), self.waters)
+        self.n_frames = int(self._universe.trajectory.n_frames)
+
+    def liquid(self, frame: int) -> Liquid:
+        """Reads a frame; `start` of the liquid holds its positions in A."""
+        self._universe.trajectory[frame]
+        return _liquid(self._universe, self.atomic_numbers, self.solute, self.waters)
+
+    def steps(self) -> list[int]:
+        """Returns the step of the simulation at which each frame was written."""
+        return [int(frame.data["step"]) for frame in self._universe.trajectory]
+
+
 def sample_trajectory(
     source: TrajectorySource, data: Path, rng: np.random.Generator
 ) -> Iterator[Conformation]:
@@ -33,26 +63,22 @@ def sample_trajectory(
     Raises:
         DataError: a file is missing, or lacks what the source asks for (frames, solute, water).
     """
-    universe = _open(data / source.topology, data / source.trajectory)
-    numbers = _atomic_numbers(universe, data / source.topology)
-    waters = _waters(universe, numbers)
-    solute = np.setdiff1d(np.arange(len(numbers)), waters)
-    n_frames = universe.trajectory.n_frames - source.first_frame
+    reader = FrameReader(data / source.topology, data / source.trajectory)
+    n_frames = reader.n_frames - source.first_frame
     if n_frames < 1:
         raise DataError(
-            f"{data / source.trajectory}: {universe.trajectory.n_frames} frames, none from frame "
+            f"{data / source.trajectory}: {reader.n_frames} frames, none from frame "
             f"{source.first_frame} on; lower first_frame"
         )
-    if not len(waters) or (source.around == "solute" and not len(solute)):
+    if not len(reader.waters) or (source.around == "solute" and not len(reader.solute)):
         raise DataError(f"{data / source.topology}: has no water, or no solute to cut around")
     frames = np.sort(np.resize(rng.permutation(n_frames), source.conformations))
     for frame in frames:
-        universe.trajectory[source.first_frame + int(frame)]
-        liquid = _liquid(universe, numbers, solute, waters)
+        liquid = reader.liquid(source.first_frame + int(frame))
         low, high = source.n_waters
-        wanted = min(int(rng.integers(low, high + 1)), len(waters))
+        wanted = min(int(rng.integers(low, high + 1)), len(reader.waters))
         if source.around == "solute":
-            cluster = cut_cluster(liquid, liquid.start, solute, wanted)
+            cluster = cut_cluster(liquid, liquid.start, reader.solute, wanted)
         else:
             cluster = cut_water_cluster(liquid, liquid.start, wanted, rng)
         changed = perturbed(cluster, source.oh_length, source.displacement, rng)

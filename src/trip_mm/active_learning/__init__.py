@@ -1,0 +1,1 @@
+"""Active learning: a committee runs dynamics, is taught where it disagrees, and runs again."""

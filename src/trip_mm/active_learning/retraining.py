@@ -1,0 +1,95 @@
+"""Retraining of a committee: each member from its weights, on everything labelled so far."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trip_mm.active_learning.layout import RoundDirectory, done, mark_done
+from trip_mm.active_learning.recipe import ActiveRecipe, training_document
+from trip_mm.checkpoint import file_sha256, load_potential
+from trip_mm.committee import save_committee
+from trip_mm.simulation.run_directory import read_json, write_atomically
+from trip_mm.simulation.seeds import derive_seed
+from trip_mm.training.record import CHECKPOINT
+from trip_mm.training.trainer import train
+
+Report = Callable[[str], None]
+_HELD_OUT = "held out"
+_ALL = "all"
+_FORCE_MAE = "force_mae_kcal_per_mol_per_angstrom"
+
+
+def retrain(
+    recipe: ActiveRecipe,
+    committee: Sequence[Path],
+    files: Sequence[Path],
+    directory: RoundDirectory,
+    report: Report,
+) -> tuple[list[Path], list[float]]:
+    """Retrains every member that is not finished yet and writes the committee's file.
+
+    Args:
+        recipe: its `training`.
+        committee: checkpoints that the members start from.
+        files: all labelled data.
+        directory: of the round.
+        report: receives the lines of progress.
+
+    Returns:
+        Checkpoints of the retrained members, and the force error of each on what is held out,
+        kcal/mol/A.
+
+    Raises:
+        TripError: training cannot go on; call again to continue.
+    """
+    members, errors = [], []
+    for number, initial in enumerate(committee, start=1):
+        record = _retrain_member(recipe, number, initial, files, directory, report)
+        members.append(directory.member(number) / record["model"])
+        errors.append(float(record[_FORCE_MAE]))
+    save_committee(members, directory.committee)
+    return members, errors
+
+
+def _retrain_member(
+    recipe: ActiveRecipe,
+    number: int,
+    initial: Path,
+    files: Sequence[Path],
+    directory: RoundDirectory,
+    report: Report,
+) -> dict[str, Any]:
+    out = directory.member(number)
+    record = done(out)
+    if record is not None:
+        return record
+    report(f"round {directory.number}: member {number}")
+    folder = directory.path
+    own: dict[str, Any] = {
+        "name": f"member-{number}",
+        "seed": derive_seed(recipe.seed, "round", directory.number, "member", number),
+        "model": load_potential(str(initial)).config.to_dict(),
+        "initial": os.path.relpath(initial, folder),
+    }
+    own["model"]["elements"] = list(own["model"]["elements"])
+    data = [os.path.relpath(file, folder) for file in files]
+    document = training_document(recipe, data, own, f"{recipe.name}: training")
+    config = folder / f"member-{number}.yaml"
+    write_atomically(config, yaml.safe_dump(document, sort_keys=False).encode())
+    resume = (out / CHECKPOINT).is_file()
+    if not resume and out.exists():
+        shutil.rmtree(out)
+    path = train(config, out, resume=resume, report=report)
+    accuracy = read_json(out / "accuracy.json")
+    return mark_done(
+        out,
+        {
+            "model": path.name,
+            "sha256": file_sha256(path),
+            _FORCE_MAE: accuracy[_HELD_OUT][_ALL][_FORCE_MAE],
+        },
+    )

@@ -1,0 +1,253 @@
+"""Active learning from a recipe: explore, select, label, retrain; round by round, resumable."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trip_mm.active_learning.exploration import (
+    DISAGREEMENT,
+    UNSTABLE,
+    Machine,
+    TrajectoryEnd,
+    explore,
+    prepare_trajectory,
+)
+from trip_mm.active_learning.layout import (
+    COMMITTEE_FILE,
+    RoundDirectory,
+    done,
+    file_digest,
+    mark_done,
+    open_or_create,
+    round_directory,
+)
+from trip_mm.active_learning.recipe import ActiveRecipe, load_active_recipe
+from trip_mm.active_learning.retraining import retrain
+from trip_mm.active_learning.selection import select
+from trip_mm.active_learning.summary import write_summary
+from trip_mm.checkpoint import load_potential
+from trip_mm.committee import load_committee, save_committee
+from trip_mm.errors import ConfigError
+from trip_mm.simulation.run_directory import RunDirectory
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.labels import LabelJob, LabelProgress, label
+from trip_mm.training.labels_methods import find_method
+
+Report = Callable[[str], None]
+
+CONVERGED = "converged: the last round found no frame above the threshold"
+UNDER_WAY = "under way"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How active learning ended.
+
+    Attributes:
+        state: in words.
+        committee: checkpoints of the last committee.
+        rows: records of the rounds.
+    """
+
+    state: str
+    committee: tuple[Path, ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+def active_learn(
+    recipe_path: str | Path,
+    out: str | Path,
+    machine: Machine | None = None,
+    report: Report = print,
+) -> Outcome:
+    """Teaches a committee what its own dynamics meets; what `trip-mm active-learn` does.
+
+    Call it again with the same recipe and directory to continue after an interruption.
+
+    Args:
+        recipe_path: recipe.
+        out: directory; new, empty, or begun with the same recipe.
+        machine: platform, threads and processes.
+        report: receives the lines of progress.
+
+    Returns:
+        How it ended; `out` holds summary.md, disagreement.png and committee.json.
+
+    Raises:
+        TripError: what is wrong, where, and what to do.
+    """
+    machine = machine or Machine()
+    recipe = load_active_recipe(Path(recipe_path))
+    committee = member_files(recipe)
+    _check_level(recipe)
+    _check_system(recipe, committee, machine)
+    path = Path(out)
+    path.mkdir(parents=True, exist_ok=True)
+    with RunDirectory(path).locked():
+        open_or_create(path, _record(recipe, committee))
+        return _rounds(recipe, committee, path, machine, report)
+
+
+def member_files(recipe: ActiveRecipe) -> tuple[Path, ...]:
+    """Returns the checkpoints of the committee that a recipe names.
+
+    Raises:
+        CheckpointError: one is missing or damaged.
+        ConfigError: the members do not fit together, or one is named twice.
+    """
+    names = recipe.committee
+    committee = load_committee(names[0] if len(names) == 1 else names)
+    if len(set(committee.sha256)) < len(committee):
+        raise ConfigError(
+            f"{recipe.name}: committee: two members have the same weights; name models trained "
+            "with different seeds"
+        )
+    return tuple(Path(member.path) for member in committee.members)
+
+
+def _check_level(recipe: ActiveRecipe) -> None:
+    level = Dataset.open(*recipe.data).level_of_theory
+    method = find_method(recipe.labels.method).name
+    if level and level != method:
+        raise ConfigError(
+            f"{recipe.name}: labels.method: {method} is not the level of theory of the data "
+            f"({level}); use one level for both"
+        )
+
+
+def _check_system(recipe: ActiveRecipe, committee: Sequence[Path], machine: Machine) -> None:
+    structure = prepare_trajectory(recipe, committee, machine, (1, 1)).structure
+    if structure.box_vectors is not None and recipe.selection.n_waters is None:
+        raise ConfigError(
+            f"{recipe.name}: selection.n_waters: is required for a system with a box, from which "
+            "clusters are cut; write for example [12, 22]"
+        )
+
+
+def _record(recipe: ActiveRecipe, committee: Sequence[Path]) -> dict[str, Any]:
+    """What must be the same when active learning continues; nothing of the host."""
+    settings = recipe.model_dump(mode="json", by_alias=True)
+    names = ("committee", "data", "system", "protocol")
+    return {
+        **settings,
+        **{name: _base_names(settings[name]) for name in names},
+        "committee_sha256": [load_potential(str(file)).sha256 for file in committee],
+        "data_sha256": [file_digest(Path(file)) for file in recipe.data],
+    }
+
+
+def _base_names(value: str | list[str]) -> str | list[str]:
+    return Path(value).name if isinstance(value, str) else [Path(item).name for item in value]
+
+
+def _rounds(
+    recipe: ActiveRecipe,
+    committee: tuple[Path, ...],
+    out: Path,
+    machine: Machine,
+    report: Report,
+) -> Outcome:
+    rows: list[dict[str, Any]] = []
+    files = [Path(file) for file in recipe.data]
+    for number in range(1, recipe.max_rounds + 1):
+        directory = round_directory(out, number)
+        row = done(directory.path)
+        if row is None:
+            row = _round(recipe, committee, files, directory, machine, report)
+        rows.append(row)
+        state = _state(row, number == recipe.max_rounds)
+        write_summary(out, rows, state)
+        report(
+            f"round {number}: {row['n_above']} of {row['n_frames']} frames above the threshold, "
+            f"{row['n_labelled']} geometries added"
+        )
+        if row["members"]:
+            files.append(directory.labels)
+            committee = tuple(directory.path / member for member in row["members"])
+            save_committee(committee, out / COMMITTEE_FILE)
+        if state != UNDER_WAY:
+            break
+    return Outcome(state, committee, tuple(rows))
+
+
+def _state(row: dict[str, Any], last: bool) -> str:
+    if row["n_labelled"]:
+        return (
+            "ended after max_rounds; the last round still added geometries" if last else UNDER_WAY
+        )
+    if row["n_selected"]:
+        return (
+            f"ended: none of the {row['n_selected']} selected geometries could be labelled; the "
+            "reasons are in the labels of the round"
+        )
+    if row["n_unstable"]:
+        return (
+            f"ended: {row['n_unstable']} trajectories became unstable without a frame above the "
+            "threshold; lower selection.above or dynamics.compare_every"
+        )
+    return CONVERGED
+
+
+def _round(
+    recipe: ActiveRecipe,
+    committee: Sequence[Path],
+    files: Sequence[Path],
+    directory: RoundDirectory,
+    machine: Machine,
+    report: Report,
+) -> dict[str, Any]:
+    """Runs what a round lacks and marks it done."""
+    report(f"round {directory.number}: dynamics")
+    ends = explore(recipe, committee, directory, machine, report)
+    found = select(recipe, directory)
+    n_labelled, failures = _label(recipe, directory, found, machine, report)
+    members: list[Path] = []
+    errors: list[float] = []
+    if n_labelled:
+        members, errors = retrain(recipe, committee, [*files, directory.labels], directory, report)
+    record = {
+        "round": directory.number,
+        "n_trajectories": len(ends),
+        "n_disagreement": _count(ends, DISAGREEMENT),
+        "n_unstable": _count(ends, UNSTABLE),
+        **found,
+        "n_labelled": n_labelled,
+        "n_failed": sum(failures.values()),
+        "failures": failures,
+        "force_mae_kcal_per_mol_per_angstrom": sum(errors) / len(errors) if errors else None,
+        "members": [member.relative_to(directory.path).as_posix() for member in members],
+    }
+    return mark_done(directory.path, record)
+
+
+def _count(ends: Sequence[TrajectoryEnd], reason: str) -> int:
+    return sum(end.reason == reason for end in ends)
+
+
+def _label(
+    recipe: ActiveRecipe,
+    directory: RoundDirectory,
+    found: dict[str, Any],
+    machine: Machine,
+    report: Report,
+) -> tuple[int, dict[str, int]]:
+    """Labels the selected geometries; returns how many got a label, and failures by reason."""
+    if not found["n_selected"]:
+        return 0, {}
+    if not directory.labels.exists():
+        report(f"round {directory.number}: labels for {found['n_selected']} geometries")
+        job = LabelJob(
+            directory.geometries,
+            directory.labels,
+            recipe.labels.method,
+            recipe.labels.chunk,
+            recipe.labels.max_force,
+        )
+        label(job, machine.processes, lambda progress: report(_progress(progress)))
+    dataset = Dataset.open(directory.labels)
+    return len(dataset), dataset.failures
+
+
+def _progress(progress: LabelProgress) -> str:
+    return f"{progress.n_done} of {progress.n_total} geometries labelled"

@@ -1,0 +1,57 @@
+"""`trip-mm active-learn`: teaches a committee what its own dynamics meets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trip_mm.cli.console import console, error_console
+
+_SIGNAL_EXIT = 128
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory; the same again to continue.")
+    ],
+    processes: Annotated[int, typer.Option(min=1, help="Processes that label.")] = 1,
+    backend: Annotated[
+        str, typer.Option(help="Force backend of TrIP: auto, torch, python, pythontorch.")
+    ] = "auto",
+    platform: Annotated[
+        str | None, typer.Option(help="OpenMM platform.  [default: the fastest]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the dynamics.  [default: all]")
+    ] = None,
+) -> None:
+    """Run a committee's dynamics, label where it disagrees, retrain; round by round.
+
+    It ends with the first round that finds nothing. Stopped or killed, the same command continues.
+    """
+    from rich.table import Table
+
+    from trip_mm.active_learning.exploration import Machine
+    from trip_mm.active_learning.rounds import active_learn
+    from trip_mm.active_learning.summary import COLUMNS, cells
+    from trip_mm.simulation.interruption import RunInterrupted
+
+    def report(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    machine = Machine(backend, platform, threads, processes)
+    try:
+        outcome = active_learn(recipe, out, machine, report)
+    except RunInterrupted as error:
+        error_console.print(
+            f"stopped; continue with `trip-mm active-learn {recipe} --out {out}`", markup=False
+        )
+        raise typer.Exit(_SIGNAL_EXIT + error.signal_number) from error
+    table = Table(*(title for title, _ in COLUMNS.values()), title=str(out), title_justify="left")
+    for row in outcome.rows:
+        table.add_row(*cells(row))
+    console.print(table)
+    report(outcome.state)
+    for member in outcome.committee:
+        report(f"  {member}")
