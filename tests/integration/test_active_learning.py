@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,8 @@ RECIPE = {
     "max_rounds": 2,
 }
 
+CALM = {"protocol": "short.yaml", "selection": {"above": "1000 kcal/mol/A"}, "max_rounds": 5}
+
 
 def write_pdb(path: Path) -> None:
     lines = []
@@ -89,6 +92,15 @@ def write_pdb(path: Path) -> None:
     path.write_text("\n".join([*lines, "END", ""]))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_training_pictures() -> Iterator[None]:
+    """Spares the two pictures of each of a dozen trainings, tested elsewhere: half of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plot_learning_curve", "plot_parity"):
+            patch.setattr(f"trip_mm.training.plots.{name}", lambda data, path: path.touch())
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A water dimer, forty labels of it, and two tiny models that learned from them."""
@@ -98,6 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pdb(folder / "dimer.pdb")
     (folder / "dimer.yaml").write_text("structure: {file: dimer.pdb}\npotential: {trip: none}\n")
     (folder / "explore.yaml").write_text(PROTOCOL)
+    (folder / "short.yaml").write_text(PROTOCOL.replace("duration: 2 fs", "duration: 0.5 fs"))
     write_labels(folder / "start.h5")
     for seed in (1, 2):
         values = {
@@ -234,7 +247,7 @@ def test_interrupted_anywhere_it_continues_to_the_same_result(
 
 
 def test_a_round_that_finds_nothing_ends_it(folder: Path) -> None:
-    recipe = write_recipe(folder, "calm", selection={"above": "1000 kcal/mol/A"}, max_rounds=5)
+    recipe = write_recipe(folder, "calm", **CALM)
     outcome = active_learn(recipe, folder / "calm", MACHINE, silent)
     assert outcome.state == CONVERGED
     assert len(outcome.rows) == 1
@@ -310,7 +323,7 @@ def test_labels_of_another_level_are_refused(folder: Path) -> None:
 
 
 def test_the_command_prints_the_table_or_one_error(folder: Path) -> None:
-    recipe = write_recipe(folder, "calm", selection={"above": "1000 kcal/mol/A"}, max_rounds=5)
+    recipe = write_recipe(folder, "calm", **CALM)
     arguments = ["active-learn", str(recipe), "--platform", "Reference", "--threads", "1"]
     options = ["--backend", "python", "--out", str(folder / "calm")]
     result = CliRunner().invoke(app, [*arguments, *options], env={**os.environ, "COLUMNS": "200"})
