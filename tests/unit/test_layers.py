@@ -32,6 +32,7 @@ LAYER_OF = {
     "torsion": 5,
     "training": 5,
     "analysis": 6,
+    "evaluation": 6,
     "workflow": 6,
     "active_learning": 6,
     "cli": 7,

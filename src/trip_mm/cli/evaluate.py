@@ -1,34 +1,137 @@
-"""`trip-mm evaluate`: errors of a model on labelled conformations."""
+"""`trip-mm evaluate`: errors of potentials on labelled conformations."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, error_console
+from trip_mm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trip_mm.evaluation.tables import Table
+    from trip_mm.geometry.potentials import PotentialSpec
+
+_DATA_SUFFIXES = (".h5", ".hdf5", ".xyz", ".extxyz")
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Registered model or checkpoint file.")],
-    data: Annotated[
-        list[Path], typer.Argument(help="Labelled data: our HDF5, ANI-1x, COMP6, extended XYZ.")
+    potentials_and_data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POTENTIAL... DATA...",
+            help="Potentials: trip-gfn2-s, MODEL.safetensors, gfn2, wb97x/6-31g*, "
+            "openmm-ml:ani2x, amber14. Data: files (.h5, .hdf5, .xyz, .extxyz) or directories.",
+        ),
     ],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the numbers to this file too.")
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Directory for JSON, Markdown, CSV, pictures and predictions."
+        ),
     ] = None,
+    offsets: Annotated[
+        str,
+        typer.Option(
+            help="Shift predicted energies by one fitted offset per element: auto (where the "
+            "level of theory differs), none or element."
+        ),
+    ] = "auto",
+    reference: Annotated[
+        str | None,
+        typer.Option(help="A potential whose predictions take the place of the labels."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of TrIP networks: cpu or cuda.")] = "cpu",
 ) -> None:
-    """Print the energy and force errors of MODEL on DATA, per class of systems and pooled."""
-    import json
+    """Print energy and force errors of potentials on labelled data, per subset and pooled.
 
-    from trip_mm.checkpoint import load_potential
+    With --out the predictions are kept there, and the same command continues after a kill.
+    """
+    from trip_mm.evaluation.evaluation import Offsets, evaluate_potentials
+    from trip_mm.evaluation.journal import PredictionJournal
+    from trip_mm.evaluation.predictors import predictor
+    from trip_mm.evaluation.report import JOURNAL_FILE, write_report
+    from trip_mm.evaluation.tables import all_tables
+    from trip_mm.geometry.potentials import parse_potential
     from trip_mm.training.dataset import Dataset
-    from trip_mm.training.evaluate import evaluate, format_accuracies
 
-    potential = load_potential(model)
-    found = evaluate(potential, Dataset.open(*data))
-    for line in format_accuracies(found):
-        console.print(line, markup=False, soft_wrap=True)
-    if json_file is not None:
-        numbers = {name: accuracy.to_dict() for name, accuracy in found.items()}
-        document = {"model": potential.name, "sha256": potential.sha256, "accuracy": numbers}
-        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    specs, data = sort_arguments(potentials_and_data)
+    if offsets not in list(Offsets):
+        raise ConfigError(f"--offsets {offsets!r} is unknown; use {', '.join(Offsets)}")
+    dataset = Dataset.open(*data)
+    predictors = [predictor(spec, device) for spec in specs]
+    labelling = None if reference is None else predictor(parse_potential(reference), device)
+    n_predictions = len(dataset) * (len(specs) + (labelling is not None))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    journal = PredictionJournal(None if out is None else out / JOURNAL_FILE)
+    try:
+        from rich.progress import Progress
+
+        with Progress(console=error_console, transient=True) as progress:
+            task = progress.add_task("conformations", total=n_predictions)
+            evaluation = evaluate_potentials(
+                dataset,
+                predictors,
+                journal,
+                Offsets(offsets),
+                lambda count: progress.advance(task, count),
+                labelling,
+            )
+    finally:
+        journal.close()
+    for table in all_tables(evaluation):
+        _print(table)
+    if out is not None:
+        for path in write_report(evaluation, out, [str(path) for path in data]):
+            console.print(str(path), markup=False, soft_wrap=True)
+
+
+def sort_arguments(arguments: list[str]) -> tuple[list["PotentialSpec"], list[Path]]:
+    """Tells potentials from data: by suffix, then by what names a potential, then directories.
+
+    Raises:
+        ConfigError: an argument is neither, a potential is named twice, or one kind is missing.
+    """
+    from trip_mm.geometry.potentials import parse_potential
+
+    specs: list[PotentialSpec] = []
+    data: list[Path] = []
+    for argument in arguments:
+        if argument.lower().endswith(_DATA_SUFFIXES):
+            data.append(Path(argument))
+            continue
+        try:
+            spec = parse_potential(argument)
+        except ConfigError as error:
+            if not Path(argument).is_dir():
+                raise ConfigError(f"{error}; data are files or directories") from error
+            data.append(Path(argument))
+            continue
+        if spec in specs:
+            raise ConfigError(f"potential {argument!r} is given twice; name each once")
+        specs.append(spec)
+    if not specs:
+        raise ConfigError("no potential is named; put one before the data, such as trip-gfn2-s")
+    if not data:
+        raise ConfigError("no data are named; give a file of labelled conformations (.h5, .xyz)")
+    return specs, data
+
+
+def _print(table: "Table") -> None:
+    from rich import box
+    from rich.measure import Measurement
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, header in enumerate(table.headers):
+        shown.add_column(header, justify="left" if column < table.n_text else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    # A cell that is cut off is worse than a line that is too long for the terminal.
+    wide = console.options.update(max_width=1000)
+    needed = max(Measurement.get(console, wide, shown).maximum, len(table.title))
+    console.print(shown, width=needed, markup=False, crop=False, no_wrap=True, overflow="ignore")
+    for note in table.notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
+    console.print()

@@ -16,7 +16,7 @@ from trip_mm.errors import UnsupportedSystemError
 _EMBEDDING_SEED = 1
 # A bond is torn when it is this much longer than it was, formed when atoms come this much closer
 # than the sum of their covalent radii allows (Open Babel and RDKit use 0.45 A of tolerance).
-_BOND_TOLERANCE = 0.45
+BOND_TOLERANCE = 0.45
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def changed_bonds(
     table = Chem.GetPeriodicTable()
     radii = np.array([table.GetRcovalent(int(z)) for z in molecule.atomic_numbers])
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    close = distances < radii[:, None] + radii[None] + _BOND_TOLERANCE
+    close = distances < radii[:, None] + radii[None] + BOND_TOLERANCE
     bonded = np.zeros_like(close)
     for i, j in molecule.bonds:
         bonded[i, j] = bonded[j, i] = True

@@ -1,7 +1,8 @@
-"""A molecule as the built structure that OpenMM systems are made from."""
+"""A molecule, or several, as the built structure that OpenMM systems are made from."""
 
 from openmm import app
 
+from trip_mm.geometry.fragments import molecule_of_atoms
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.units import ANGSTROM_TO_NM
@@ -11,7 +12,9 @@ def built_structure(molecule: Molecule) -> BuiltStructure:
     """Returns the molecule in open boundaries.
 
     Residues and atom names of a PDB file are kept, because force fields find parameters by them.
+    Without them every connected molecule is a residue.
     """
+    fragments = molecule_of_atoms(molecule.n_atoms, molecule.bonds)
     topology = app.Topology()
     chain = topology.addChain("A")
     residues: dict[tuple[int, str], app.topology.Residue] = {}
@@ -20,7 +23,8 @@ def built_structure(molecule: Molecule) -> BuiltStructure:
     for index, number in enumerate(molecule.atomic_numbers):
         element = app.Element.getByAtomicNumber(int(number))
         count[element.symbol] = count.get(element.symbol, 0) + 1
-        name, key = f"{element.symbol.upper()}{count[element.symbol]}", (1, "MOL")
+        name = f"{element.symbol.upper()}{count[element.symbol]}"
+        key = (int(fragments[index]) + 1, "MOL")
         info = molecule.rdkit and molecule.rdkit.GetAtomWithIdx(index).GetPDBResidueInfo()
         if info:
             name = info.GetName().strip() or name

@@ -97,7 +97,7 @@ class Hdf5Keys:
 _OWN_KEYS = Hdf5Keys("energies", "forces")
 _ANI1X_KEYS = Hdf5Keys("wb97x_dz.energy", "wb97x_dz.forces", HARTREE_TO_EV, HARTREE_TO_EV)
 # COMP6 stores gradients under the name `forces`.
-_COMP6_KEYS = Hdf5Keys("energies", "forces", HARTREE_TO_EV, -HARTREE_TO_EV)
+COMP6_KEYS = Hdf5Keys("energies", "forces", HARTREE_TO_EV, -HARTREE_TO_EV)
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def _comp6_contents(file: Any, path: Path) -> FileContents:
                     "formula",
                     numbers,
                     _checked_count(group, path, numbers),
-                    _COMP6_KEYS,
+                    COMP6_KEYS,
                 )
             )
     return FileContents(tuple(groups), "wb97x/6-31g*", {}, {})

@@ -199,6 +199,15 @@ def _density_functional(
     except ImportError:
         raise MissingDependencyError(f"{name} needs pyscf; pip install 'trip-mm[qm]'") from None
 
+    try:
+        dft.libxc.parse_xc(functional)
+        gto.basis.load(basis, "H")
+    except (KeyError, gto.basis.BasisNotFoundError) as error:
+        raise ConfigError(
+            f"method {name!r}: pyscf knows no such functional or basis ({error}); use "
+            "FUNCTIONAL/BASIS, such as wb97x/6-31g*"
+        ) from error
+
     def converged(
         atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
     ) -> Any:

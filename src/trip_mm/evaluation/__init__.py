@@ -1,0 +1,1 @@
+"""Potentials against labelled conformations: predictions, errors, tables, pictures."""

@@ -1,0 +1,54 @@
+"""Levels of theory: what a potential stands for, and whether it is that of the labels."""
+
+from trip_mm.geometry.potentials import PotentialSpec
+
+FORCE_FIELD = "Amber14 force field"
+
+_OPENMM_ML_LEVELS = {
+    "ani1ccx": "ccsd(t)*/cbs",
+    "ani2x": "wb97x/6-31g*",
+    "mace-off23-small": "wb97m-d3bj/def2-tzvppd",
+    "mace-off23-medium": "wb97m-d3bj/def2-tzvppd",
+    "mace-off23-large": "wb97m-d3bj/def2-tzvppd",
+    "mace-off24-medium": "wb97m-d3bj/def2-tzvppd",
+    "aimnet2": "wb97m-d3bj/def2-tzvpp",
+}
+"""Of the labels that the models of openmm-ml were trained on, as their authors state it."""
+
+_TIGHT_BINDING = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
+
+
+def trained_level(name: str, metadata: dict[str, object]) -> str:
+    """Returns the level of theory of a TrIP model's labels, empty if its file does not say.
+
+    Args:
+        name: registered name or file.
+        metadata: of the checkpoint.
+    """
+    from trip_mm.checkpoint import registry
+
+    card = registry().get(name)
+    if card is not None:
+        return card.level_of_theory
+    training = metadata.get("training")
+    inner = training.get("level_of_theory") if isinstance(training, dict) else None
+    return str(metadata.get("level_of_theory") or inner or "")
+
+
+def level_of_method(spec: PotentialSpec) -> str:
+    """Returns the level of theory of a potential other than TrIP, empty where unknown."""
+    if spec.kind == "qm":
+        return _TIGHT_BINDING.get(spec.name, spec.name)
+    if spec.kind == "amber14":
+        return FORCE_FIELD
+    return _OPENMM_ML_LEVELS.get(spec.name.lower(), "")
+
+
+def same_level(first: str, second: str) -> bool:
+    """Returns whether two names mean one level of theory; an unknown one (empty) never does."""
+    return bool(first) and _canonical(first) == _canonical(second)
+
+
+def _canonical(level: str) -> str:
+    lowered = "".join(level.lower().split()).replace("ω", "w")
+    return lowered.replace("(d,p)", "**").replace("(d)", "*").removesuffix("-xtb")

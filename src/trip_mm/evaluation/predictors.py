@@ -1,0 +1,193 @@
+"""Potentials that predict many conformations: TrIP in batches, every other one by one."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trip_mm.elements import SYMBOLS
+from trip_mm.errors import EvaluationError, UnsupportedElementError, UnsupportedSystemError
+from trip_mm.evaluation.journal import Predicted
+from trip_mm.evaluation.levels import level_of_method, trained_level
+from trip_mm.geometry.fragments import bonds_from_distances
+from trip_mm.geometry.molecule import Molecule
+from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.formats import Group
+
+if TYPE_CHECKING:
+    from trip_mm.potential import TripPotential
+
+_NOT_FINITE = "energy or forces are not finite"
+_PACKAGES = {"amber14": ("openmm",), "openmm-ml": ("openmmml", "openmm")}
+
+
+class Predictor(Protocol):
+    """A potential ready to evaluate conformations of neutral systems in open boundaries."""
+
+    @property
+    def spec(self) -> PotentialSpec:
+        """Names the potential."""
+        ...
+
+    @property
+    def level(self) -> str:
+        """Level of theory that it stands for, empty where unknown."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Name with version or checksum: equal identities predict equal numbers."""
+        ...
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuses data that the potential cannot describe, before anything is computed.
+
+        Raises:
+            TripError: naming the group or the element.
+        """
+        ...
+
+    def predict(
+        self,
+        atomic_numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        n_unpaired: NDArray[np.int64],
+    ) -> list[Predicted]:
+        """Evaluates conformations that share their atoms.
+
+        Args:
+            atomic_numbers: `[n_atoms]`.
+            positions: A, `[n_conf, n_atoms, 3]`.
+            n_unpaired: unpaired electrons, `[n_conf]`.
+        """
+        ...
+
+
+def predictor(spec: PotentialSpec, device: str = "cpu") -> Predictor:
+    """Makes the predictor of a potential.
+
+    Args:
+        spec: the potential.
+        device: of a TrIP network; the others run where they run.
+
+    Raises:
+        ConfigError: there is no such model or method.
+        CheckpointError: the model cannot be loaded.
+    """
+    return TripPredictor(spec, device) if spec.kind == "trip" else SinglePredictor(spec)
+
+
+class TripPredictor:
+    """TrIP, with all conformations of a call in one batch."""
+
+    def __init__(self, spec: PotentialSpec, device: str) -> None:
+        from trip_mm.checkpoint import load_potential
+
+        loaded = load_potential(spec.name, device=device).requires_grad_(False)
+        self._potential: TripPotential = loaded.with_kernels() if device == "cpu" else loaded
+        self.spec = spec
+        self.level = trained_level(spec.name, loaded.metadata)
+        self.identity = f"trip:{loaded.sha256} {loaded.dtype}"
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuses elements that the model has never seen."""
+        known = self._potential.supported_elements
+        unknown = [SYMBOLS[z] for z in dataset.elements() if z not in known]
+        if unknown:
+            raise UnsupportedElementError(
+                f"{self.spec.label}: does not know {', '.join(unknown)}; leave such data out"
+            )
+
+    def predict(
+        self,
+        atomic_numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        n_unpaired: NDArray[np.int64],
+    ) -> list[Predicted]:
+        """Evaluates conformations that share their atoms; see `Predictor`."""
+        import torch
+
+        n_conf, n_atoms = positions.shape[:2]
+        device = self._potential.device
+        energies, forces = self._potential.energy_and_forces_batch(
+            torch.as_tensor(positions.reshape(-1, 3), device=device),
+            torch.as_tensor(np.tile(atomic_numbers, n_conf), device=device),
+            torch.arange(n_conf, device=device).repeat_interleave(n_atoms),
+            n_conf,
+        )
+        by_system = forces.cpu().numpy().astype(np.float64).reshape(n_conf, n_atoms, 3)
+        return [
+            Predicted(float(energy), own)
+            if np.isfinite(energy) and np.isfinite(own).all()
+            else Predicted.failed(n_atoms, _NOT_FINITE)
+            for energy, own in zip(energies.cpu().numpy(), by_system, strict=True)
+        ]
+
+
+class SinglePredictor:
+    """Any potential of `geometry.potentials`, one conformation after the other."""
+
+    def __init__(self, spec: PotentialSpec) -> None:
+        self.spec = spec
+        self.level = level_of_method(spec)
+        self.identity = f"{spec} {_versions(spec)}"
+        self._bound: tuple[tuple[object, ...], EnergyFunction] | None = None
+
+    def check(self, dataset: Dataset) -> None:
+        """Binds the potential to the first conformation of a group: of every one for Amber14."""
+        groups = [group for group in dataset.groups if group.n_conformations]
+        for group in groups if self.spec.kind == "amber14" else groups[:1]:
+            block = group.read(slice(0, 1))
+            try:
+                self._bind(group.atomic_numbers, block.positions[0], int(block.n_unpaired[0]))
+            except UnsupportedSystemError as error:
+                raise UnsupportedSystemError(
+                    f"{self.spec.label}: {group_name(group)}: {error}"
+                ) from error
+
+    def predict(
+        self,
+        atomic_numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        n_unpaired: NDArray[np.int64],
+    ) -> list[Predicted]:
+        """Evaluates conformations that share their atoms; see `Predictor`."""
+        outcomes = []
+        for own, unpaired in zip(positions, n_unpaired, strict=True):
+            try:
+                energy, forces = self._bind(atomic_numbers, own, int(unpaired))(own)
+                outcomes.append(Predicted(float(energy), np.asarray(forces, dtype=np.float64)))
+            except EvaluationError as error:
+                reason = str(error).removeprefix(f"{self.spec.label}: ")
+                outcomes.append(Predicted.failed(len(own), reason))
+        return outcomes
+
+    def _bind(
+        self, atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> EnergyFunction:
+        """Returns the energy function, made anew only when atoms, spin or needed bonds change."""
+        needs_bonds = self.spec.kind == "amber14"
+        bonds = bonds_from_distances(atomic_numbers, positions) if needs_bonds else ()
+        key = (atomic_numbers.tobytes(), n_unpaired, bonds)
+        if self._bound is None or self._bound[0] != key:
+            molecule = Molecule(atomic_numbers, positions, bonds, n_unpaired=n_unpaired)
+            self._bound = (key, bind(self.spec, molecule))
+        return self._bound[1]
+
+
+def group_name(group: Group) -> str:
+    """Returns what a file calls a group: its path in an HDF5 file, else class and formula."""
+    return str(getattr(group, "name", f"{group.system_class}/{group.formula}"))
+
+
+def _versions(spec: PotentialSpec) -> str:
+    names = _PACKAGES.get(spec.kind, ("pyscf",) if spec.is_quantum else ("tblite",))
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
