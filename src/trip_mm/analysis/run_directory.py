@@ -29,7 +29,7 @@ def topology_file(run_dir: Path) -> Path:
             return run_dir / name
     raise RunDirectoryError(
         f"{run_dir}: holds no {TOPOLOGY_FILES[0]}; is this a directory that trip-mm run made? "
-        "Other files can be analysed with --topology and --trajectory"
+        "`trip-mm analyze ramachandran` takes other files too, with --topology and --trajectory"
     )
 
 

@@ -86,7 +86,7 @@ def ramachandran(topology_path: str | Path, trajectory_path: str | Path) -> Rama
         NoBackboneTorsionsError: no residue has both torsions.
     """
     topology, trajectory = Path(topology_path), Path(trajectory_path)
-    universe = _open(topology, trajectory)
+    universe = open_trajectory(topology, trajectory)
     residues, phi_atoms, psi_atoms = _backbone_torsions(universe, topology)
     times: list[float] = []
     phi: list[NDArray[np.float64]] = []
@@ -106,7 +106,12 @@ def ramachandran(topology_path: str | Path, trajectory_path: str | Path) -> Rama
     )
 
 
-def _open(topology: Path, trajectory: Path) -> MDAnalysis.Universe:
+def open_trajectory(topology: Path, trajectory: Path) -> MDAnalysis.Universe:
+    """Opens a structure with its trajectory.
+
+    Raises:
+        DataError: a file is missing, unreadable or empty, or the two do not have the same atoms.
+    """
     for path in (topology, trajectory):
         if not path.is_file():
             raise DataError(f"{path}: no such file")

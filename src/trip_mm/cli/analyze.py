@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trip_mm.cli.analyze_liquid import density_command, rdf_command
 from trip_mm.cli.console import console, reporting_errors
 from trip_mm.errors import ConfigError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from trip_mm.analysis.statistics import TorsionStatistics
 
 app = typer.Typer(help="Analyse runs.", no_args_is_help=True)
+app.command("rdf")(rdf_command)
+app.command("density")(density_command)
 
 
 class StateSetName(StrEnum):
