@@ -120,6 +120,7 @@ def sort_arguments(arguments: list[str]) -> tuple[list["PotentialSpec"], list[Pa
 
 def _print(table: "Table") -> None:
     from rich import box
+    from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table as RichTable
 
@@ -128,10 +129,10 @@ def _print(table: "Table") -> None:
         shown.add_column(header, justify="left" if column < table.n_text else "right", no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
-    # A cell that is cut off is worse than a line that is too long for the terminal.
+    # A line that is too long for the terminal is better than a cell that is cut off.
     wide = console.options.update(max_width=1000)
     needed = max(Measurement.get(console, wide, shown).maximum, len(table.title))
-    console.print(shown, width=needed, markup=False, crop=False, no_wrap=True, overflow="ignore")
+    Console(width=max(needed, console.width), highlight=False).print(shown)
     for note in table.notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)
     console.print()

@@ -45,10 +45,13 @@ def level_of_method(spec: PotentialSpec) -> str:
 
 
 def same_level(first: str, second: str) -> bool:
-    """Returns whether two names mean one level of theory; an unknown one (empty) never does."""
+    """Returns whether two names mean one level of theory; an unknown one (empty) never does.
+
+    Fitted densities (`df-`) make no other level: they change energies by less than any model errs.
+    """
     return bool(first) and _canonical(first) == _canonical(second)
 
 
 def _canonical(level: str) -> str:
-    lowered = "".join(level.lower().split()).replace("ω", "w")
+    lowered = "".join(level.lower().split()).replace("ω", "w").removeprefix("df-")
     return lowered.replace("(d,p)", "**").replace("(d)", "*").removesuffix("-xtb")
