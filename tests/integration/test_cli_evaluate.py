@@ -53,6 +53,7 @@ def test_table_of_comp6(tmp_path: Path) -> None:
         (("nonsense", FIXTURE), "'nonsense' is unknown"),
         (("absent.safetensors", FIXTURE), "neither a registered model"),
         (("amber14", FIXTURE), "s66x8/mol01"),
+        (("trip-gfn2-s", FIXTURE, "--device", "tpu"), "device 'tpu' is unknown"),
         (("gfn2", FIXTURE, "--offsets", "some"), "--offsets 'some' is unknown"),
     ],
 )

@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.elements import SYMBOLS
-from trip_mm.errors import EvaluationError, UnsupportedElementError, UnsupportedSystemError
+from trip_mm.errors import (
+    BackendError,
+    ConfigError,
+    EvaluationError,
+    UnsupportedElementError,
+    UnsupportedSystemError,
+)
 from trip_mm.evaluation.journal import Predicted
 from trip_mm.evaluation.levels import level_of_method, trained_level
 from trip_mm.geometry.fragments import bonds_from_distances
@@ -19,6 +25,7 @@ from trip_mm.training.formats import Group
 if TYPE_CHECKING:
     from trip_mm.potential import TripPotential
 
+_DEVICES = ("cpu", "cuda")
 _NOT_FINITE = "energy or forces are not finite"
 _PACKAGES = {"amber14": ("openmm",), "openmm-ml": ("openmmml", "openmm")}
 
@@ -73,7 +80,8 @@ def predictor(spec: PotentialSpec, device: str = "cpu") -> Predictor:
         device: of a TrIP network; the others run where they run.
 
     Raises:
-        ConfigError: there is no such model or method.
+        ConfigError: there is no such device.
+        BackendError: there is no CUDA device here.
         CheckpointError: the model cannot be loaded.
     """
     return TripPredictor(spec, device) if spec.kind == "trip" else SinglePredictor(spec)
@@ -83,8 +91,14 @@ class TripPredictor:
     """TrIP, with all conformations of a call in one batch."""
 
     def __init__(self, spec: PotentialSpec, device: str) -> None:
+        import torch
+
         from trip_mm.checkpoint import load_potential
 
+        if device not in _DEVICES:
+            raise ConfigError(f"device {device!r} is unknown; use {' or '.join(_DEVICES)}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BackendError("device cuda: torch finds no CUDA device here; use cpu")
         loaded = load_potential(spec.name, device=device).requires_grad_(False)
         self._potential: TripPotential = loaded.with_kernels() if device == "cpu" else loaded
         self.spec = spec
