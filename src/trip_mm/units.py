@@ -34,3 +34,14 @@ AMU_ANGSTROM2_PER_FS2_TO_EV: float = (
     constants.atomic_mass * (constants.angstrom / constants.femto) ** 2 / constants.e
 )
 """One u A^2 / fs^2 in eV: kinetic energy from masses in u and velocities in A / fs."""
+
+EV_TO_INVERSE_CM: float = constants.e / (constants.h * constants.c) * constants.centi
+"""Wavenumber of a photon of 1 eV in cm^-1 (8065.54)."""
+
+SQRT_EV_PER_AMU_ANGSTROM2_TO_INVERSE_CM: float = (
+    (constants.e / constants.atomic_mass) ** 0.5
+    / constants.angstrom
+    / (2.0 * constants.pi * constants.c)
+    * constants.centi
+)
+"""Wavenumber in cm^-1 of an oscillator with k / m = 1 eV / (A^2 u) (521.47)."""

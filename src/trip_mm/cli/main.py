@@ -14,7 +14,9 @@ from trip_mm.cli import (
     doctor,
     evaluate,
     export,
+    frequencies,
     label,
+    minimize,
     models,
     resume,
     run,
@@ -70,5 +72,7 @@ _register("label", label.command)
 _register("train", train.command)
 _register("evaluate", evaluate.command)
 _register("active-learn", active_learn.command)
+_register("minimize", minimize.command)
+_register("frequencies", frequencies.command)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(torsion.app, name="torsion")
