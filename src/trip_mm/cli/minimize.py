@@ -24,10 +24,10 @@ def command(
     """Relax MOLECULE until the tight criteria of Gaussian hold, and write it."""
     from trip_mm.geometry.minimize import minimize, parse_held
     from trip_mm.geometry.molecule import read_molecule
-    from trip_mm.geometry.molecule_file import check_suffix, write_molecules
+    from trip_mm.geometry.molecule_file import check_target, write_molecules
     from trip_mm.geometry.potentials import parse_potential
 
-    check_suffix(out)
+    check_target(out)
     spec = parse_potential(potential)
     read = read_molecule(molecule)
     found = minimize(read, spec, None if hold is None else parse_held(read, hold))

@@ -75,9 +75,8 @@ def hessian_by_differences(
     n = positions.size
     hessian = np.zeros((n, n))
     for i in range(n):
-        shift = np.zeros(n)
-        shift[i] = step
-        shift = shift.reshape(positions.shape)
+        shift = np.zeros_like(positions)
+        shift.flat[i] = step
         ahead, behind = (energy_function(positions + sign * shift)[1] for sign in (1, -1))
         hessian[i] = -(ahead - behind).ravel() / (2.0 * step)
     symmetric: NDArray[np.float64] = 0.5 * (hessian + hessian.T)

@@ -13,14 +13,16 @@ from trip_mm.simulation.run_directory import write_atomically
 SUFFIXES = (".sdf", ".pdb", ".xyz")
 
 
-def check_suffix(path: Path) -> None:
-    """Refuses files whose format cannot be written.
+def check_target(path: Path) -> None:
+    """Refuses files that cannot be written.
 
     Raises:
-        ConfigError: the suffix is none of SUFFIXES.
+        ConfigError: the suffix is none of SUFFIXES, or there is no such directory.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: cannot write this format; use {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: no directory {path.parent}; make it first")
 
 
 def write_molecules(
@@ -34,11 +36,9 @@ def write_molecules(
         properties: text by name, for each molecule: data fields of SDF, the comment line of XYZ.
 
     Raises:
-        ConfigError: an unknown suffix, or no such directory.
+        ConfigError: as `check_target`.
     """
-    check_suffix(path)
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path}: no directory {path.parent}; make it first")
+    check_target(path)
     blocks = []
     for index, (molecule, fields) in enumerate(zip(molecules, properties, strict=True), start=1):
         if path.suffix.lower() == ".xyz":

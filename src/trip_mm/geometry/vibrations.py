@@ -6,6 +6,7 @@ has two rotations, so 3 n - 5 vibrations.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from trip_mm.units import (
 # Rotation about the axis of a linear molecule moves nothing: its vector is shorter than the longest
 # by this factor even when relaxation leaves the molecule bent by a fraction of a degree.
 _LINEAR_BELOW = 0.01
+_ATOM_BELOW = 1e-6
+"""Length of rotations of a single atom beyond rounding, A u^1/2."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def external_motions(
     translations /= np.sqrt(masses.sum())
     rotations = np.stack([(roots * np.cross(axis, arms)).ravel() for axis in axes])
     _, lengths, basis = np.linalg.svd(rotations, full_matrices=False)
-    if lengths[0] == 0.0:
+    if lengths[0] < _ATOM_BELOW:
         return translations
     return np.concatenate([translations, basis[lengths > _LINEAR_BELOW * lengths[0]]])
 
@@ -122,10 +125,11 @@ def _displacements(modes: NDArray[np.float64], molecule: Molecule) -> NDArray[np
     return unit
 
 
-def _wavenumbers(eigenvalues: NDArray[np.float64]) -> NDArray[np.float64]:
+def _wavenumbers(eigenvalues: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Converts eigenvalues in eV / (A^2 u) to cm^-1; the sign stays."""
-    roots: NDArray[np.float64] = np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues))
-    return roots * SQRT_EV_PER_AMU_ANGSTROM2_TO_INVERSE_CM
+    roots = np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues))
+    wavenumbers: NDArray[np.float64] = roots * SQRT_EV_PER_AMU_ANGSTROM2_TO_INVERSE_CM
+    return wavenumbers
 
 
 @dataclass(frozen=True)
