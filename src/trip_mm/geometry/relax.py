@@ -26,7 +26,7 @@ ANGLE_TOLERANCE_DEG = 0.05
 
 # Gaussian's "tight" set in atomic units; the defaults of geomeTRIC leave 0.02 kcal/mol open in
 # flat torsions.
-_CONVERGENCE = {
+CONVERGENCE = {
     "convergence_energy": 1e-7,
     "convergence_grms": 3e-5,
     "convergence_gmax": 6e-5,
@@ -91,12 +91,14 @@ def relax(
         energy, forces = energy_function(start)
         return Relaxed(start, energy, forces, 1)
     positions, n_evaluations = _optimize(molecule.at(start), energy_function, held)
-    _check(molecule, positions, held)
+    check_relaxed(molecule, positions, held)
     energy, forces = energy_function(positions)
     return Relaxed(positions, energy, forces, n_evaluations + 1)
 
 
-def _check(molecule: Molecule, positions: NDArray[np.float64], held: HeldDihedral | None) -> None:
+def check_relaxed(
+    molecule: Molecule, positions: NDArray[np.float64], held: HeldDihedral | None
+) -> None:
     changed = changed_bonds(molecule, positions)
     if changed:
         i, j, distance = changed[0]
@@ -160,7 +162,7 @@ def _optimize(
             constraints=constraints,
             cvals=values[0],
         )
-        settings = {**_CONVERGENCE, "maxiter": MAX_ITERATIONS, "enforce": _ENFORCE_BELOW_RAD}
+        settings = {**CONVERGENCE, "maxiter": MAX_ITERATIONS, "enforce": _ENFORCE_BELOW_RAD}
         engine = _Engine(frame)
         flat = molecule.positions.ravel() * ANGSTROM_TO_BOHR
         try:
