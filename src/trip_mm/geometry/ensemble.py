@@ -197,10 +197,7 @@ def _proposed(state: Ensemble, settled: Flags) -> Ensemble:
     """Fills in the next trials; a settled system whose gradient vanishes has converged."""
     primitives = state.frame.primitives
     derivatives, inverse, free, direction = _local(state)
-    atoms = np.linalg.norm(
-        _across(derivatives, free, direction).reshape(state.positions.shape), axis=-1
-    )
-    converged = settled & _flat(atoms)
+    converged = settled & _flat(_across(derivatives, free, direction))
     hessians, across = without_direction(state.hessians, free, direction)
     steps = trust_steps(hessians, across, state.radii)
     predicted = (across * steps).sum(axis=1) + 0.5 * np.einsum(
@@ -219,7 +216,7 @@ def _proposed(state: Ensemble, settled: Flags) -> Ensemble:
 
 
 def _local(state: Ensemble) -> tuple[Floats, Floats, Floats, Floats]:
-    """Derivatives of the coordinates, their inverse, the gradient and the held direction in them."""
+    """Derivatives of the coordinates, their inverse; gradient and held direction in them."""
     matrix = state.frame.primitives.wilson(state.positions, state.axes)
     derivatives = to_delocalized(state.basis, matrix)
     inverse = pseudoinverse(derivatives)
@@ -275,9 +272,11 @@ def _small(change: Floats, step: Floats) -> Flags:
     return small
 
 
-def _flat(atoms: Floats) -> Flags:
-    """Whether the lengths of the gradients on atoms (eV/A) meet the criteria."""
+def _flat(cartesian: Floats) -> Flags:
+    """Whether the gradients (eV/A) meet the criteria, which are on their lengths on atoms."""
+    atoms = np.linalg.norm(cartesian.reshape(len(cartesian), -1, 3), axis=-1)
     gradients = atoms * (EV_TO_HARTREE / ANGSTROM_TO_BOHR)
+
     rms = np.sqrt(np.square(gradients).mean(axis=1)) < CONVERGENCE["convergence_grms"]
     flat: Flags = rms & (gradients.max(axis=1) < CONVERGENCE["convergence_gmax"])
     return flat

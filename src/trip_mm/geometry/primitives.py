@@ -107,7 +107,7 @@ class Primitives:
         angles = np.arccos(np.clip((u * v).sum(axis=-1), -1.0, 1.0))
         u, _, v, _ = _angle_arms(positions, self.bends)
         bends = np.einsum("sbi,sbki->sbk", u + v, axes).reshape(n_systems, -1)
-        F, G, H, A, B = _dihedral_arms(positions, self.dihedrals)
+        _, G, _, A, B = _dihedral_arms(positions, self.dihedrals)
         length = np.linalg.norm(G, axis=-1)
         sines = (np.cross(B, A) * G).sum(axis=-1) / length
         dihedrals = np.arctan2(sines, (A * B).sum(axis=-1))
@@ -148,7 +148,7 @@ class Primitives:
         return matrix.reshape(n_systems, self.n_rows, 3 * self.n_atoms)
 
     def is_singular(self, positions: Floats) -> NDArray[np.bool_]:
-        """Whether a bond angle has become so straight that its derivative is lost, `[n_systems]`."""
+        """Whether a bond angle has become so straight that its derivative is lost."""
         u, _, v, _ = _angle_arms(positions, self.angles)
         cosines = (u * v).sum(axis=-1)
         limit = np.cos(np.radians(SINGULAR_ABOVE_DEG))

@@ -122,11 +122,9 @@ def damped_bfgs(hessians: Floats, steps: Floats, changes: Floats) -> Floats:
     actual = np.einsum("si,si->s", steps, changes)
     usable = model > 1e-14
     safe = np.where(usable, model, 1.0)
-    mixing = np.where(
-        actual >= _DAMPING * model,
-        1.0,
-        (1.0 - _DAMPING) * safe / np.where(usable, safe - actual, 1),
-    )
+    weak = usable & (actual < _DAMPING * model)
+    mixing = np.where(weak, (1.0 - _DAMPING) * model / np.where(weak, model - actual, 1.0), 1.0)
+
     mixed = mixing[:, None] * changes + (1.0 - mixing[:, None]) * bent
     along = np.where(usable, np.einsum("si,si->s", steps, mixed), 1.0)
     gain = mixed[:, :, None] * mixed[:, None, :] / along[:, None, None]

@@ -99,6 +99,11 @@ def relax(
 def check_relaxed(
     molecule: Molecule, positions: NDArray[np.float64], held: HeldDihedral | None
 ) -> None:
+    """Refuses a geometry that is no result.
+
+    Raises:
+        RelaxationError: a bond was torn or formed, or the held angle is not what it should be.
+    """
     changed = changed_bonds(molecule, positions)
     if changed:
         i, j, distance = changed[0]
