@@ -37,7 +37,11 @@ def scan(
     ] = None,
     step: Annotated[int, typer.Option(help="Grid step, whole degrees that divide 360.")] = 10,
     strategy: Annotated[
-        str, typer.Option(help="both: up and down, the lower counts. wavefront: until none lowers.")
+        str,
+        typer.Option(
+            help="both: up and down, the lower counts. wavefront: until none lowers. batched: as "
+            "wavefront, all angles at once."
+        ),
     ] = "both",
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")] = Path(
         "torsion-scan"
@@ -53,11 +57,13 @@ def scan(
     from trip_mm.geometry.molecule import read_molecule
     from trip_mm.geometry.potentials import parse_potential
     from trip_mm.torsion import dihedrals
+    from trip_mm.torsion.batched import BATCHED
     from trip_mm.torsion.comparison import ScanSettings, compare_potentials
     from trip_mm.torsion.scan import STRATEGIES, grid_angles
 
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"--strategy {strategy!r} is unknown; use {' or '.join(STRATEGIES)}")
+    strategies = (*STRATEGIES, BATCHED)
+    if strategy not in strategies:
+        raise ConfigError(f"--strategy {strategy!r} is unknown; use {', '.join(strategies)}")
     grid_angles(step)
     read = read_molecule(molecule)
     if dihedral is not None:

@@ -10,7 +10,7 @@ from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
 
 Floats = NDArray[np.float64]
 
-_SECULAR_ITERATIONS = 8
+_SECULAR_ITERATIONS = 40
 _CONSTRAINT_STIFFNESS = 1.0
 _DAMPING = 0.2
 
@@ -68,7 +68,9 @@ def trust_steps(hessians: Floats, gradients: Floats, radii: Floats) -> Floats:
         `[n_systems, n]`.
     """
     identity = np.eye(hessians.shape[1])
-    shifts = np.zeros(len(hessians))
+    largest = np.linalg.norm(hessians, axis=(1, 2))
+    # No smaller shift can bring the step inside.
+    shifts = np.maximum(np.linalg.norm(gradients, axis=1) / radii - largest, 0.0)
     steps = np.zeros_like(gradients)
     for _ in range(_SECULAR_ITERATIONS):
         shifted = hessians + shifts[:, None, None] * identity

@@ -33,7 +33,21 @@ def rmsd(positions: NDArray[np.float64], target: NDArray[np.float64]) -> float:
         positions: A, `[n_atoms, 3]`.
         target: A, `[n_atoms, 3]`.
     """
+    return float(np.sqrt(np.square(_distances(positions, target)).mean()))
+
+
+def largest_distance(positions: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    """Returns the largest distance of an atom from itself in superposed geometries, A.
+
+    Args:
+        positions: A, `[n_atoms, 3]`.
+        target: A, `[n_atoms, 3]`.
+    """
+    return float(_distances(positions, target).max())
+
+
+def _distances(positions: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
     rotation = superposition(positions, target, np.ones(len(positions)))
     laid = (positions - positions.mean(axis=0)) @ rotation.T
-    difference = laid - (target - target.mean(axis=0))
-    return float(np.sqrt(np.square(difference).sum(axis=1).mean()))
+    distances: NDArray[np.float64] = np.linalg.norm(laid - (target - target.mean(axis=0)), axis=1)
+    return distances

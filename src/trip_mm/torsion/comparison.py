@@ -13,6 +13,7 @@ from trip_mm import __version__
 from trip_mm.errors import DataError, EvaluationError
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy
+from trip_mm.torsion.batched import BATCHED, batched_scan
 from trip_mm.torsion.dihedrals import Dihedral, describe
 from trip_mm.torsion.plots import plot_profiles
 from trip_mm.torsion.profile import Deviation, Profile, deviation
@@ -31,7 +32,7 @@ class ScanSettings:
         relaxed: potentials that relax their own profile.
         single_points: potentials evaluated at the geometries of the first relaxed one.
         step_deg: grid step, whole degrees.
-        strategy: `both` or `wavefront`.
+        strategy: `both`, `wavefront` or `batched`.
     """
 
     dihedral: Dihedral
@@ -116,6 +117,8 @@ def _relaxed_scan(
 ) -> Scan:
     angles = grid_angles(settings.step_deg)
     journal = Journal(out / f"{_file_name(spec)}.journal", _identity(molecule, settings, spec))
+    if settings.strategy == BATCHED:
+        return batched_scan(molecule, spec, settings.dihedral, angles, journal)
     step = journaled_step(molecule, bind(spec, molecule), settings.dihedral, angles, journal)
     return STRATEGIES[settings.strategy](molecule, settings.dihedral, angles, step)
 

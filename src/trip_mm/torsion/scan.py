@@ -4,6 +4,7 @@ Which minimum a constrained relaxation finds depends on where it starts. Two str
 same single step: `sweep_both_ways` follows the chain of geometries up and down once around and
 keeps the lower energy at each angle; `wavefront` starts neighbours again from every geometry that
 lowered its angle's energy until none does (Qiu et al., J. Chem. Phys. 152, 244116 (2020)).
+`torsion.batched` relaxes all angles at once.
 """
 
 import json
@@ -141,12 +142,17 @@ def journaled_step(
             except (RelaxationError, EvaluationError) as error:
                 entry = {"error": f"{angles[index]:g} degrees: {error}"}
             journal.add(key, entry)
-        if "error" in entry:
-            return Attempt(None, None, 0, str(entry["error"]))
-        positions = np.array(entry["positions_angstrom"], dtype=np.float64)
-        return Attempt(float(str(entry["energy_ev"])), positions, int(str(entry["n_evaluations"])))
+        return recorded_attempt(entry)
 
     return step
+
+
+def recorded_attempt(entry: dict[str, object]) -> Attempt:
+    """Returns the outcome that a journal entry holds."""
+    if "error" in entry:
+        return Attempt(None, None, 0, str(entry["error"]))
+    positions = np.array(entry["positions_angstrom"], dtype=np.float64)
+    return Attempt(float(str(entry["energy_ev"])), positions, int(str(entry["n_evaluations"])))
 
 
 def sweep_both_ways(molecule: Molecule, atoms: Dihedral, angles: list[float], step: Step) -> Scan:
@@ -161,7 +167,7 @@ def sweep_both_ways(molecule: Molecule, atoms: Dihedral, angles: list[float], st
             attempts.append((index, attempt))
             if attempt.positions is not None:
                 positions = attempt.positions
-    return _collect(angles, attempts)
+    return collect(angles, attempts)
 
 
 def wavefront(molecule: Molecule, atoms: Dihedral, angles: list[float], step: Step) -> Scan:
@@ -180,7 +186,7 @@ def wavefront(molecule: Molecule, atoms: Dihedral, angles: list[float], step: St
             best[index] = attempt.energy
             for neighbor in ((index + 1) % len(angles), (index - 1) % len(angles)):
                 waiting.append((neighbor, attempt.positions))
-    return _collect(angles, attempts)
+    return collect(angles, attempts)
 
 
 STRATEGIES: dict[str, Callable[[Molecule, Dihedral, list[float], Step], Scan]] = {
@@ -195,7 +201,8 @@ def nearest_angle(molecule: Molecule, atoms: Dihedral, angles: list[float]) -> i
     return int(np.argmin([abs(wrapped(angle - own)) for angle in angles]))
 
 
-def _collect(angles: list[float], attempts: list[tuple[int, Attempt]]) -> Scan:
+def collect(angles: list[float], attempts: list[tuple[int, Attempt]]) -> Scan:
+    """Keeps the lowest energy at each angle, counts evaluations, lists failures."""
     best: dict[int, Point] = {}
     for index, attempt in attempts:
         if attempt.energy is None or attempt.positions is None:
