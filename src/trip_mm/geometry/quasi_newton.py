@@ -11,6 +11,7 @@ from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
 Floats = NDArray[np.float64]
 
 _SECULAR_ITERATIONS = 40
+_RADIUS_SLACK = 1.01
 _CONSTRAINT_STIFFNESS = 1.0
 _DAMPING = 0.2
 
@@ -76,7 +77,7 @@ def trust_steps(hessians: Floats, gradients: Floats, radii: Floats) -> Floats:
         shifted = hessians + shifts[:, None, None] * identity
         steps = -np.linalg.solve(shifted, gradients[..., None])[..., 0]
         norms = np.linalg.norm(steps, axis=1)
-        outside = norms > 1.05 * radii
+        outside = norms > _RADIUS_SLACK * radii
         if not outside.any():
             break
         curvature = (steps * np.linalg.solve(shifted, steps[..., None])[..., 0]).sum(axis=1)
