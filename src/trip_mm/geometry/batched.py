@@ -13,7 +13,7 @@ import numpy as np
 from trip_mm.errors import RelaxationError
 from trip_mm.geometry.batch_evaluation import BatchEvaluator, Evaluation
 from trip_mm.geometry.dihedral import set_dihedral
-from trip_mm.geometry.ensemble import Ensemble, advance, frame_of, new_ensemble
+from trip_mm.geometry.ensemble import Ensemble, Frame, advance, frame_of, new_ensemble
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.relax import MAX_ITERATIONS, HeldDihedral, Relaxed, check_relaxed
 
@@ -132,37 +132,43 @@ class BatchRelaxer:
 
     def _admit(self) -> list[tuple[int, Outcome]]:
         """Takes waiting systems in while there is room; returns those that cannot start."""
-        done: list[tuple[int, Outcome]] = []
         room = self._capacity - sum(map(len, self._ensembles))
+        groups: list[tuple[Frame, list[int]]] = []
         while self._waiting and room > 0:
             ticket = self._waiting.popleft()
+            room -= 1
             job = self._jobs[ticket]
-            try:
-                self._place(ticket, job.start.molecule)
-                room -= 1
-            except RelaxationError as error:
-                done.append((ticket, self._finished(ticket, None, str(error))))
+            job.n_frames += 1
+            held = job.start.held
+            frame = frame_of(job.start.molecule, None if held is None else held.atoms)
+            for other, members in groups:
+                if other.same_as(frame):
+                    members.append(ticket)
+                    break
+            else:
+                groups.append((frame, [ticket]))
+        done: list[tuple[int, Outcome]] = []
+        for frame, members in groups:
+            done += self._placed(frame, members)
         return done
 
-    def _place(self, ticket: int, molecule: Molecule) -> None:
-        """Adds a geometry to the ensemble with the same coordinates, or to a new one."""
-        job = self._jobs[ticket]
-        job.n_frames += 1
-        held = job.start.held
-        frame = frame_of(molecule, None if held is None else held.atoms)
-        target = 0.0 if held is None else float(np.radians(held.angle_deg))
-        positions = molecule.positions[None]
+    def _placed(self, frame: Frame, tickets: list[int]) -> list[tuple[int, Outcome]]:
+        """Starts geometries in common coordinates; returns those that these do not describe."""
+        starts = [self._jobs[ticket].start for ticket in tickets]
+        targets = np.array([np.radians(s.held.angle_deg) if s.held else 0.0 for s in starts])
+        positions = np.stack([start.molecule.positions for start in starts])
+        try:
+            added = new_ensemble(frame, tickets, targets, positions)
+        except RelaxationError as error:
+            if len(tickets) == 1:
+                return [(tickets[0], self._finished(tickets[0], None, str(error)))]
+            return [ended for ticket in tickets for ended in self._placed(frame, [ticket])]
         for index, ensemble in enumerate(self._ensembles):
-            other = ensemble.frame
-            if (
-                other.atoms == frame.atoms
-                and np.array_equal(other.molecule.atomic_numbers, molecule.atomic_numbers)
-                and other.primitives.same_as(frame.primitives)
-            ):
-                added = new_ensemble(frame, [ticket], np.array([target]), positions)
+            if ensemble.frame.same_as(frame):
                 self._ensembles[index] = ensemble.joined(added)
-                return
-        self._ensembles.append(new_ensemble(frame, [ticket], np.array([target]), positions))
+                return []
+        self._ensembles.append(added)
+        return []
 
     def _advance(
         self, ensemble: Ensemble, found: list[Evaluation]

@@ -60,6 +60,16 @@ class Frame:
         """Row of the held angle among the primitives."""
         return None if self.atoms is None else self.primitives.row_of(self.atoms)
 
+    def same_as(self, other: "Frame") -> bool:
+        """Whether geometries of both can share an ensemble."""
+        return (
+            self.atoms == other.atoms
+            and self.molecule.charge == other.molecule.charge
+            and self.molecule.n_unpaired == other.molecule.n_unpaired
+            and np.array_equal(self.molecule.atomic_numbers, other.molecule.atomic_numbers)
+            and self.primitives.same_as(other.primitives)
+        )
+
 
 def frame_of(molecule: Molecule, atoms: Four | None) -> Frame:
     """Chooses coordinates from the geometry of the molecule.
