@@ -23,6 +23,18 @@ def test_scan_of_hydrogen_peroxide(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "profiles.png").stat().st_size > 10_000
 
 
+def test_batched_scan_gives_the_profile_of_the_others(tmp_path: Path) -> None:
+    profiles = []
+    for strategy in ("both", "batched"):
+        out = tmp_path / strategy
+        result = CliRunner().invoke(app, [*SCAN, "--strategy", strategy, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        rows = (out / "profiles.csv").read_text().splitlines()[1:]
+        profiles.append([[float(cell) for cell in row.split(",")] for row in rows])
+    for one, other in zip(*profiles, strict=True):
+        assert one == pytest.approx(other, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

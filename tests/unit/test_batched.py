@@ -49,8 +49,9 @@ def test_batched_relaxation_agrees_with_geometric(
         difference = (outcome.relaxed.energy - expected.energy) * EV_TO_KCAL_PER_MOL
         assert abs(difference) < 0.01
         assert rmsd(outcome.relaxed.positions, expected.positions) < 0.005
-        assert outcome.relaxed.forces == pytest.approx(expected.forces, abs=0.02)
-        if held is not None:
+        if held is None:
+            assert outcome.relaxed.forces == pytest.approx(expected.forces, abs=0.01)
+        else:
             error = dihedral_angle(outcome.relaxed.positions, held.atoms) - held.angle_deg
             assert abs(wrapped(error)) < 0.01
 
@@ -214,7 +215,7 @@ def peroxide_scan(tmp_path: Path, name: str) -> BatchedScan:
 
 def test_batched_scan_is_the_scan_one_by_one(tmp_path: Path) -> None:
     molecule, atoms = read_molecule("OCC=O"), (0, 1, 2, 3)
-    angles = grid_angles(60)
+    angles = grid_angles(120)
     found = batched_scan(molecule, GFN2, atoms, angles, Journal(tmp_path / "b", {}))
     step = journaled_step(
         molecule, bind(GFN2, molecule), atoms, angles, Journal(tmp_path / "w", {})

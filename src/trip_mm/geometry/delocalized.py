@@ -47,8 +47,8 @@ def to_delocalized(basis: Floats, matrix: Floats) -> Floats:
 def pseudoinverse(derivatives: Floats) -> Floats:
     """Returns B^T (B B^T)^-1, `[n_systems, 3 n_atoms, n_internal]`: steps to displacements."""
     metric = derivatives @ derivatives.transpose(0, 2, 1)
-    inverse: Floats = np.linalg.solve(metric, derivatives).transpose(0, 2, 1)
-    return inverse
+    inverse: Floats = np.asarray(np.linalg.solve(metric, derivatives), dtype=np.float64)
+    return inverse.transpose(0, 2, 1)
 
 
 def displaced(
@@ -77,7 +77,7 @@ def displaced(
     """
     before = primitives.values(positions, axes)
     moved = positions + np.einsum("sij,sj->si", inverse, steps).reshape(positions.shape)
-    best = moved.copy()
+    best: Floats = moved.copy()
     least = np.full(len(positions), np.inf)
     for _ in range(_BACK_ITERATIONS):
         change = primitives.difference(primitives.values(moved, axes), before)

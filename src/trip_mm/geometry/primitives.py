@@ -6,6 +6,7 @@ u_ba + u_bc along two fixed axes; dihedral angles reach across such chains (Bakk
 J. Chem. Phys. 117, 9160 (2002)).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -271,5 +272,5 @@ def _angle_deg(molecule: Molecule, triple: tuple[int, int, int]) -> float:
     return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
-def _table(rows: list[tuple[int, ...]], width: int) -> Indices:
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> Indices:
     return np.array(rows, dtype=np.int64).reshape(len(rows), width)
