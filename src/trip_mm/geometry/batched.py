@@ -21,6 +21,9 @@ DEFAULT_CAPACITY = 128
 """Systems that relax side by side."""
 
 _MAX_FRAMES = 4
+# Derivatives of coordinates by positions in one stack, 8 bytes each and several copies: bounds the
+# memory of large molecules.
+_MAX_DERIVATIVES = 30_000_000
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,19 @@ class BatchRelaxer:
     def _admit(self) -> list[tuple[int, Outcome]]:
         """Takes waiting systems in while there is room; returns those that cannot start."""
         room = self._capacity - sum(map(len, self._ensembles))
+        stacked = sum(len(e) * e.frame.n_derivatives for e in self._ensembles)
         groups: list[tuple[Frame, list[int]]] = []
         while self._waiting and room > 0:
-            ticket = self._waiting.popleft()
-            room -= 1
+            ticket = self._waiting[0]
             job = self._jobs[ticket]
-            job.n_frames += 1
             held = job.start.held
             frame = frame_of(job.start.molecule, None if held is None else held.atoms)
+            if stacked and stacked + frame.n_derivatives > _MAX_DERIVATIVES:
+                break
+            self._waiting.popleft()
+            room -= 1
+            stacked += frame.n_derivatives
+            job.n_frames += 1
             for other, members in groups:
                 if other.same_as(frame):
                     members.append(ticket)

@@ -12,7 +12,7 @@ from trip_mm.geometry.primitives import Primitives
 
 Floats = NDArray[np.float64]
 
-_LEAST_EIGENVALUE = 1e-4
+_LEAST_EIGENVALUE = 1e-6
 _BACK_ITERATIONS = 12
 _BACK_TOLERANCE = 1e-5
 

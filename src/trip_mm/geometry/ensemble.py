@@ -60,6 +60,11 @@ class Frame:
         """Row of the held angle among the primitives."""
         return None if self.atoms is None else self.primitives.row_of(self.atoms)
 
+    @property
+    def n_derivatives(self) -> int:
+        """Entries of Wilson's B matrix of one geometry."""
+        return self.primitives.n_rows * 3 * self.primitives.n_atoms
+
     def same_as(self, other: "Frame") -> bool:
         """Whether geometries of both can share an ensemble."""
         return (
