@@ -29,6 +29,7 @@ LAYER_OF = {
     "backends": 4,
     "geometry": 5,
     "simulation": 5,
+    "surfaces": 5,
     "torsion": 5,
     "training": 5,
     "analysis": 6,

@@ -21,6 +21,7 @@ from trip_mm.cli import (
     resume,
     run,
     sample,
+    scan,
     torsion,
     train,
 )
@@ -75,4 +76,5 @@ _register("active-learn", active_learn.command)
 _register("minimize", minimize.command)
 _register("frequencies", frequencies.command)
 app.add_typer(analyze.app, name="analyze")
+app.add_typer(scan.app, name="scan")
 app.add_typer(torsion.app, name="torsion")

@@ -1,0 +1,1 @@
+"""Energies along rigid paths and over grids: curves, water scans, smoothness, pictures."""
