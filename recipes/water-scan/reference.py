@@ -6,9 +6,9 @@ Every finished state goes to the journal `water-reference.journal` beside the ta
 same command continues after an interruption. One core needs about an hour.
 
 The scan runs from torn bonds inwards, so that each geometry can start from the orbitals of two
-longer ones, first on a coarse grid and then in between. The triplet is left out where both bonds
-are short and the quintet where either is: there they lie several eV above the singlet, or the
-triplet.
+longer ones, first on a coarse grid and then in between; what fails is tried again from all its
+neighbours. The triplet is left out where both bonds are short and the quintet where either is:
+there they lie several eV above the singlet, or the triplet.
 """
 
 import csv
@@ -67,6 +67,39 @@ def order() -> list[tuple[int, int]]:
     return sorted(pairs, key=lambda pair: (fine[pair], -sum(pair)))
 
 
+def attempt(
+    positions: NDArray[np.float64],
+    settings: FunctionalSettings,
+    n_unpaired: int,
+    starts: list[NDArray[np.float64]],
+) -> dict[str, object]:
+    """Returns the journal entry of a state."""
+    try:
+        found = solve_spin_state(ATOMIC_NUMBERS, positions, settings, n_unpaired, starts)
+    except EvaluationError as error:
+        return {"error": str(error)}
+    return {"energy_ev": found.energy, "density": found.density.round(6).tolist()}
+
+
+def try_again(journal: Journal, settings: FunctionalSettings) -> None:
+    """Starts what failed from all finished neighbours, shorter bonds included."""
+    n = len(DISTANCES)
+    for i, j in order():
+        for n_unpaired in STATE_NAMES:
+            name = key(i, j, n_unpaired)
+            if "error" not in journal.entries.get(name, {}):
+                continue
+            around = {(min(a, b), max(a, b)) for a in (i - 1, i, i + 1) for b in (j - 1, j, j + 1)}
+            near = [
+                journal.entries.get(key(a, b, n_unpaired), {})
+                for a, b in sorted(around)
+                if a >= 0 and b < n
+            ]
+            starts = [np.array(entry["density"]) for entry in near if "density" in entry]
+            positions = water_positions(DISTANCES[i], DISTANCES[j])
+            journal.add(name, attempt(positions, settings, n_unpaired, starts))
+
+
 def compute(journal: Journal, settings: FunctionalSettings) -> None:
     """Fills the journal with what it lacks."""
     pairs = order()
@@ -77,12 +110,7 @@ def compute(journal: Journal, settings: FunctionalSettings) -> None:
                 continue
             positions = water_positions(DISTANCES[i], DISTANCES[j])
             starts = guesses(journal, i, j, n_unpaired)
-            try:
-                found = solve_spin_state(ATOMIC_NUMBERS, positions, settings, n_unpaired, starts)
-                entry = {"energy_ev": found.energy, "density": found.density.round(6).tolist()}
-            except EvaluationError as error:
-                entry = {"error": str(error)}
-            journal.add(name, entry)
+            journal.add(name, attempt(positions, settings, n_unpaired, starts))
         print(f"{count}/{len(pairs)}: {DISTANCES[i]:.2f} {DISTANCES[j]:.2f} A", flush=True)
 
 
@@ -111,6 +139,7 @@ def main() -> None:
     }
     journal = Journal(table.with_suffix(".journal"), identity)
     compute(journal, settings)
+    try_again(journal, settings)
     write_table(journal, table)
     failed = {name: entry["error"] for name, entry in journal.entries.items() if "error" in entry}
     print(f"{len(journal.entries)} states, {len(failed)} failed")
