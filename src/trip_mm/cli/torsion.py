@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trip_mm.cli import torsion_drive
 from trip_mm.cli.console import console, reporting_errors
 from trip_mm.errors import ConfigError
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from trip_mm.torsion.comparison import ScanResult
 
 app = typer.Typer(help="Torsion scans with any potential.", no_args_is_help=True)
+app.command("reference")(torsion_drive.reference)
 
 
 @app.command("scan")

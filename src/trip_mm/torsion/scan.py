@@ -21,6 +21,7 @@ from trip_mm.geometry.dihedral import dihedral_angle, wrapped
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction
 from trip_mm.geometry.relax import HeldDihedral, relax
+from trip_mm.simulation.run_directory import write_atomically
 from trip_mm.torsion.dihedrals import Dihedral
 
 WAVEFRONT_THRESHOLD_EV = 2.7e-4
@@ -94,7 +95,7 @@ class Journal:
             )
         self.entries = {str(entry["key"]): entry for entry in documents[1:]}
         text = "".join(json.dumps(d) + "\n" for d in documents or [settings])
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text.encode())
 
     def add(self, key: str, entry: dict[str, object]) -> None:
         """Appends a finished piece of work."""

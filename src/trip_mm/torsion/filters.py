@@ -1,0 +1,105 @@
+"""Which records a benchmark takes, and the reasons why others are left out."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rdkit import Chem
+
+from trip_mm.elements import SYMBOLS, atomic_number
+from trip_mm.errors import ConfigError, DataError, TripError, UnsupportedElementError
+from trip_mm.torsion.records import TorsionRecord, mol_from_mapped_smiles
+
+DEFAULT_ELEMENTS = "H,C,N,O"
+
+ELEMENT = "element outside the set"
+CHARGE = "net charge"
+RADICAL = "unpaired electrons"
+SEVERAL = "several separate molecules"
+UNREADABLE = "unreadable"
+NO_GEOMETRY = "no reference geometry"
+NO_PROFILE = "fewer than three grid points"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record that is left out.
+
+    Attributes:
+        record: the record.
+        reason: one of a few, under which it is counted.
+        detail: what exactly.
+    """
+
+    record: TorsionRecord
+    reason: str
+    detail: str
+
+
+def parse_elements(text: str) -> frozenset[int]:
+    """Reads element symbols separated by commas, such as `H,C,N,O`, as atomic numbers.
+
+    Raises:
+        ConfigError: a symbol that is none.
+    """
+    try:
+        return frozenset(atomic_number(word) for word in text.replace(" ", "").split(","))
+    except UnsupportedElementError as error:
+        raise ConfigError(f"--elements {text!r}: {error}") from error
+
+
+def admit(
+    records: Sequence[TorsionRecord], elements: frozenset[int]
+) -> tuple[list[TorsionRecord], list[Skipped]]:
+    """Separates the records that can be benchmarked from those that cannot, with the reason.
+
+    The first of these that holds counts: unreadable, an element outside the set, a net charge,
+    unpaired electrons, several molecules, no reference geometry, fewer than three grid points.
+
+    Raises:
+        ConfigError: two records have the same id.
+    """
+    twice = [key for key, n in Counter(r.record_id for r in records).items() if n > 1]
+    if twice:
+        raise ConfigError(f"record id {twice[0]!r} occurs more than once; make the ids unique")
+    admitted, skipped = [], []
+    for record in records:
+        found = _objection(record, elements)
+        if found is None:
+            admitted.append(record)
+        else:
+            skipped.append(Skipped(record, *found))
+    return admitted, skipped
+
+
+def _objection(record: TorsionRecord, elements: frozenset[int]) -> tuple[str, str] | None:
+    try:
+        mol = mol_from_mapped_smiles(record.smiles)
+    except DataError as error:
+        return UNREADABLE, str(error)
+    foreign = {atom.GetAtomicNum() for atom in mol.GetAtoms()} - elements
+    if foreign:
+        return ELEMENT, ", ".join(SYMBOLS[number] for number in sorted(foreign))
+    charge = Chem.GetFormalCharge(mol)
+    if charge != 0:
+        return CHARGE, f"{charge:+d}"
+    n_unpaired = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+    if n_unpaired:
+        return RADICAL, str(n_unpaired)
+    n_parts = len(Chem.GetMolFrags(mol))
+    if n_parts > 1:
+        return SEVERAL, str(n_parts)
+    if record.points is None or record.dihedral is None:
+        return NO_GEOMETRY, "only the molecule is at hand"
+    if record.points.n_points < 3:
+        return NO_PROFILE, str(record.points.n_points)
+    try:
+        record.molecule()
+    except TripError as error:
+        return UNREADABLE, str(error)
+    return None
+
+
+def counts_by_reason(reasons: Iterable[str]) -> dict[str, int]:
+    """Returns how often each reason occurs, the most frequent first."""
+    return dict(Counter(reasons).most_common())
