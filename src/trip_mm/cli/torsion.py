@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from trip_mm.torsion.comparison import ScanResult
 
 app = typer.Typer(help="Torsion scans with any potential.", no_args_is_help=True)
+app.command("drive")(torsion_drive.drive)
+app.command("fetch")(torsion_drive.fetch)
 app.command("reference")(torsion_drive.reference)
 
 

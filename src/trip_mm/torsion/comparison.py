@@ -98,7 +98,7 @@ def compare_potentials(
         angles = np.array([point.angle_deg for point in scan.points])
         energies = np.array([point.energy for point in scan.points])
         profiles.append(Profile(spec.label, angles, energies))
-        _write_trajectory(out / f"{_file_name(spec)}.xyz", molecule, spec, scan)
+        _write_trajectory(out / f"{potential_file_name(spec)}.xyz", molecule, spec, scan)
     for spec in settings.single_points:
         profile, failed = _single_points(molecule, settings, spec, scans[0], out, announce)
         profiles.append(profile)
@@ -116,7 +116,9 @@ def _relaxed_scan(
     molecule: Molecule, settings: ScanSettings, spec: PotentialSpec, out: Path
 ) -> Scan:
     angles = grid_angles(settings.step_deg)
-    journal = Journal(out / f"{_file_name(spec)}.journal", _identity(molecule, settings, spec))
+    journal = Journal(
+        out / f"{potential_file_name(spec)}.journal", _identity(molecule, settings, spec)
+    )
     if settings.strategy == BATCHED:
         return batched_scan(molecule, spec, settings.dihedral, angles, journal)
     step = journaled_step(molecule, bind(spec, molecule), settings.dihedral, angles, journal)
@@ -134,7 +136,7 @@ def _single_points(
     """Evaluates a potential at the geometries of a scan."""
     identity = _identity(molecule, settings, spec)
     identity["geometries"] = [round(point.energy, 6) for point in scan.points]
-    journal = Journal(out / f"{_file_name(spec)}.single-points.journal", identity)
+    journal = Journal(out / f"{potential_file_name(spec)}.single-points.journal", identity)
     evaluate = bind_energy(spec, molecule)
     angles, energies, failed = [], [], []
     for point in scan.points:
@@ -162,7 +164,7 @@ def _identity(molecule: Molecule, settings: ScanSettings, spec: PotentialSpec) -
     """What the results of one potential depend on."""
     return {
         "potential": str(spec),
-        "sha256": _model_sha256(spec),
+        "sha256": model_sha256(spec),
         "atomic_numbers": molecule.atomic_numbers.tolist(),
         "positions_angstrom": np.round(molecule.positions, 6).tolist(),
         "dihedral": list(settings.dihedral),
@@ -171,7 +173,8 @@ def _identity(molecule: Molecule, settings: ScanSettings, spec: PotentialSpec) -
     }
 
 
-def _model_sha256(spec: PotentialSpec) -> str:
+def model_sha256(spec: PotentialSpec) -> str:
+    """Returns the digest of a TrIP model; empty for other potentials."""
     if spec.kind != "trip":
         return ""
     from trip_mm.checkpoint import load_potential
@@ -179,7 +182,8 @@ def _model_sha256(spec: PotentialSpec) -> str:
     return load_potential(spec.name).sha256
 
 
-def _file_name(spec: PotentialSpec) -> str:
+def potential_file_name(spec: PotentialSpec) -> str:
+    """Returns the name of a potential with nothing that a file name cannot hold."""
     name = Path(spec.name).stem if spec.kind == "trip" else str(spec)
     return "".join(c if c.isalnum() or c in "-." else "-" for c in name)
 
