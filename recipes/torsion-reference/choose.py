@@ -25,7 +25,7 @@ from trip_mm.torsion.reference import embedded
 
 SEED = 2021
 # Largest number of atoms, molecules to choose, grid step in degrees.
-BINS = ((12, 14, 15), (16, 14, 15), (19, 10, 30), (22, 6, 30), (25, 4, 30))
+BINS = ((12, 14, 15), (16, 14, 30), (19, 8, 30), (22, 4, 30), (25, 2, 30))
 
 
 def main(path: Path) -> None:

@@ -114,9 +114,10 @@ def accounting(result: DriveResult) -> str:
     return table(["", *(spec.label for spec in specs)], rows)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table, the first column left, the others right."""
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], n_text: int = 1) -> str:
+    """Returns a Markdown table; the first `n_text` columns are text, the others numbers."""
+    rule = "|" + "---|" * n_text + "---:|" * (len(header) - n_text)
+    lines = ["| " + " | ".join(header) + " |", rule]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
@@ -174,7 +175,7 @@ def _quantiles(here: Sequence[Summary], scored: Sequence[str]) -> str:
             cells = [interval(found["median"], digits)]
             cells += [interval(found[q], digits) for q in ("q05", "q25", "q75", "q95")]
             rows.append([SCORE_TITLES[name], summary.potential, *cells])
-    return "Quantiles over the records, each with its interval:\n\n" + table(header, rows)
+    return "Quantiles over the records, each with its interval:\n\n" + table(header, rows, 2)
 
 
 def _by_class(result: DriveResult, level: str) -> str:
@@ -210,7 +211,7 @@ def _worst(result: DriveResult, level: str) -> str:
         for o in sorted(done, key=rmse, reverse=True)[:N_WORST]
     ]
     header = ["molecule", "record", "central bond", "potential", "RMSE (kcal/mol)"]
-    return f"The {len(rows)} largest profile RMSE:\n\n" + table(header, rows)
+    return f"The {len(rows)} largest profile RMSE:\n\n" + table(header, rows, 4)
 
 
 def _differences(compared: Sequence[Difference]) -> str:
@@ -226,7 +227,7 @@ def _differences(compared: Sequence[Difference]) -> str:
     ]
     return (
         "Mean difference on the records that both finished; below zero the first is closer to the "
-        "reference:\n\n" + table(["", "reference", "difference", "records", "mean"], rows)
+        "reference:\n\n" + table(["", "reference", "difference", "records", "mean"], rows, 3)
     )
 
 
@@ -237,7 +238,7 @@ def _left_out(result: DriveResult) -> str:
     if not rows:
         return "Nothing.\n"
     n_all = len(result.skipped) + len(failed)
-    text = table(["record", "potential", "reason", "detail"], rows)
+    text = table(["record", "potential", "reason", "detail"], rows, 4)
     if n_all > len(rows):
         text += f"\n{n_all - len(rows)} more are in `results.parquet`.\n"
     return text

@@ -1,0 +1,99 @@
+"""Making reference sets: recipe, mirror images, resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trip_mm.errors import ConfigError
+from trip_mm.geometry.dihedral import dihedral_angle
+from trip_mm.geometry.molecule import read_molecule
+from trip_mm.torsion import scan
+from trip_mm.torsion.executors import Workers
+from trip_mm.torsion.record_files import read_hdf5
+from trip_mm.torsion.record_sets import SHIPPED, open_set
+from trip_mm.torsion.reference import is_mirrored, load_recipe, make_reference, mirror_image
+
+HEADER = "record_id,smiles,dihedral,step_deg\n"
+RECIPES = Path(__file__).parents[2] / "recipes" / "torsion-reference"
+
+
+def recipe(directory: Path, rows: str, more: str = "") -> Path:
+    (directory / "molecules.csv").write_text(HEADER + rows)
+    path = directory / "set.yaml"
+    path.write_text(f"name: set\nmolecules: molecules.csv\ngeometries: gfn2\n{more}")
+    return path
+
+
+def test_mirror_images() -> None:
+    molecule = read_molecule("OO")
+    atoms = (2, 0, 1, 3)
+    before = dihedral_angle(molecule.positions, atoms)
+    assert dihedral_angle(mirror_image(molecule.positions), atoms) == pytest.approx(-before)
+    assert is_mirrored(read_molecule("CC(C)CO"))
+    assert not is_mirrored(read_molecule("CC(O)CN"))
+    assert not is_mirrored(read_molecule("C[C@H](O)CN"))
+
+
+def test_a_reference_is_made_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tblite")
+    rows = "peroxide,OO,[H]OO[H],60\nnothing,c1ccccc1,0 1 2 3,60\n"
+    path = recipe(tmp_path, rows, "energies: gfn1\n")
+    lines: list[str] = []
+    found = make_reference(load_recipe(path), tmp_path / "out", Workers(), lines.append)
+    assert list(found.skipped) == ["nothing"]
+    assert "ring" in found.skipped["nothing"]
+    (record,) = read_hdf5(found.path)
+    assert record.level == "GFN1-xTB//GFN2-xTB"
+    assert record.points is not None
+    assert record.points.angles_deg.tolist() == [-120.0, -60.0, 0.0, 60.0, 120.0, 180.0]
+    energies = record.points.energies
+    assert energies[:2] == pytest.approx(energies[3:5][::-1], abs=1e-9)
+    assert record.dihedral is not None
+    for angle, positions in zip(record.points.angles_deg, record.points.positions, strict=True):
+        own = dihedral_angle(positions, record.dihedral)
+        assert np.cos(np.radians(own - angle)) == pytest.approx(1.0, abs=1e-6)
+
+    def refuse(positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        raise AssertionError("nothing may be computed again")
+
+    monkeypatch.setattr(scan, "relax", refuse)
+    again = make_reference(load_recipe(path), tmp_path / "out", Workers(), lines.append)
+    assert np.array_equal(read_hdf5(again.path)[0].points.energies, energies)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "named"),
+    [
+        ("a,OO,[H]OO[H],7\n", "", "line 2"),
+        ("a,OO,[H]OO[H],60\na,OO,[H]OO[H],60\n", "", "twice"),
+        ("a,OO,[H]OO[H],60\n", "colour: red\n", "colour"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(tmp_path: Path, rows: str, more: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        make_reference(load_recipe(recipe(tmp_path, rows, more)), tmp_path / "o", Workers(), print)
+
+
+@pytest.mark.parametrize("name", ["gfn2", "wb97x"])
+def test_recipes_of_the_shipped_sets_load(name: str) -> None:
+    found = load_recipe(RECIPES / f"{name}.yaml")
+    assert f"{found.name}.h5" in SHIPPED.values()
+    assert found.molecules.is_file()
+
+
+@pytest.mark.parametrize(("name", "least"), [("reference", 40), ("reference-wb97x", 8)])
+def test_shipped_sets(name: str, least: int) -> None:
+    records = open_set(name).records
+    assert len(records) >= least
+    for record in records:
+        assert record.points is not None
+        assert record.dihedral is not None
+        assert record.points.n_points in (12, 24)
+        assert record.level in ("GFN2-xTB", "ωB97X/6-31G*//GFN2-xTB")
+        angles = [dihedral_angle(p, record.dihedral) for p in record.points.positions]
+        difference = np.radians(np.array(angles) - record.points.angles_deg)
+        assert np.degrees(np.arccos(np.cos(difference))).max() < 0.06
+        barrier = record.profile().relative_kcal_per_mol.max()
+        assert 0.1 < barrier < 60.0
