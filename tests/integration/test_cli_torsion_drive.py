@@ -21,7 +21,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("tblite")
 
 MAIN = "from trip_mm.cli.main import app; app()"
-ANGLES = np.arange(-150.0, 181.0, 30.0)
+ANGLES = np.arange(-120.0, 181.0, 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def drive(dataset: Path, out: Path, *more: str) -> list[str]:
 
 def scores(out: Path) -> list[dict[str, object]]:
     rows = pq.read_table(out / "results.parquet").to_pylist()
-    return [{k: v for k, v in row.items() if k != "torsion_fingerprint_deviation"} for row in rows]
+    return [{k: v for k, v in row.items() if v == v} for row in rows]  # NaN: not defined
 
 
 def test_drive_of_two_potentials(dataset: Path, tmp_path: Path) -> None:
@@ -99,17 +99,17 @@ def test_kill_and_repeat_with_processes_loses_nothing(dataset: Path, tmp_path: P
     journal = tmp_path / "killed" / "gfn1.relax.journal"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (journal.exists() and journal.read_text().count("\n") >= 4):
+    while not (journal.exists() and journal.read_text().count("\n") >= 3):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = journal.read_text().splitlines()[:4]
+    kept = journal.read_text().splitlines()[:3]
     again = [*drive(dataset, tmp_path / "killed"), "--processes", "2"]
     result = CliRunner().invoke(app, again)
     assert result.exit_code == 0, result.output
-    assert journal.read_text().splitlines()[:4] == kept
+    assert journal.read_text().splitlines()[:3] == kept
     assert journal.read_text().count("\n") == 1 + len(ANGLES)
     CliRunner().invoke(app, drive(dataset, tmp_path / "whole"))
     assert scores(tmp_path / "killed") == scores(tmp_path / "whole")

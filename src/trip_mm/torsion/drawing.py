@@ -4,6 +4,7 @@ import html
 import re
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from rdkit import Chem
@@ -155,8 +156,9 @@ def molecule_svg(smiles: str, dihedral: Dihedral, width: int = 200, height: int 
     atoms = [place[number] for number in (1, 2, 3, 4)]
     bonds = [shown.GetBondBetweenAtoms(one, other).GetIdx() for one, other in pairwise(atoms)]
     canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
-    canvas.drawOptions().clearBackground = False
-    canvas.drawOptions().setHighlightColour((1.0, 0.82, 0.4))
+    options: Any = canvas.drawOptions()
+    options.clearBackground = False
+    options.setHighlightColour((1.0, 0.82, 0.4))
     rdMolDraw2D.PrepareAndDrawMolecule(
         canvas, shown, highlightAtoms=atoms, highlightBonds=bonds, kekulize=True
     )

@@ -16,13 +16,14 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
 from trip_mm.errors import DataError
-from trip_mm.geometry.dihedral import dihedral_angle, wrapped
+from trip_mm.geometry.dihedral import wrapped
 from trip_mm.torsion.dihedrals import Dihedral
 from trip_mm.torsion.records import (
     NOT_STATED,
     DrivenPoints,
     TorsionRecord,
     mapped_smiles,
+    measured_angle,
     mol_from_mapped_smiles,
 )
 from trip_mm.units import HARTREE_TO_EV
@@ -50,7 +51,7 @@ def read_target(directory: Path) -> TorsionRecord:
     dihedral = _dihedral(directory, metadata, len(symbols))
     grid = metadata.get("torsion_grid_ids")
     if grid is None:
-        angles = [dihedral_angle(frame, dihedral) for frame in frames]
+        angles = [measured_angle(frame, dihedral) for frame in frames]
     else:
         angles = [wrapped(float(np.ravel(key)[0])) for key in grid]
     if len(angles) != len(frames):
@@ -64,7 +65,8 @@ def read_target(directory: Path) -> TorsionRecord:
 
 def _read_xyz(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     lines = path.read_text(encoding="utf-8").splitlines()
-    frames, first, start = [], [], 0
+    first: list[str] = []
+    frames, start = [], 0
     try:
         while start < len(lines) and lines[start].strip():
             end = start + 2 + int(lines[start])

@@ -1,16 +1,20 @@
 """How far a potential's torsion drive lies from the reference: one set of numbers for a record."""
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rdkit.Chem import TorsionFingerprints
+from rdkit.Chem import TorsionFingerprints as Fingerprints
 from scipy.spatial.distance import jensenshannon
 
 from trip_mm.geometry.dihedral import wrapped
 from trip_mm.torsion.profile import Profile, deviation
 from trip_mm.torsion.records import DrivenPoints, TorsionRecord, placed
 from trip_mm.units import BOLTZMANN_CONSTANT
+
+# The module carries no types.
+_FINGERPRINTS: Any = Fingerprints
 
 EXTREMUM_TOLERANCE_KCAL_PER_MOL = 0.1
 """Angles this close in energy to the highest (lowest) point count as highest (lowest) too."""
@@ -92,12 +96,16 @@ def score(
 def highest(profile: Profile) -> NDArray[np.float64]:
     """Returns the angles of the highest point and those within the tolerance of it, degrees."""
     energies = profile.relative_kcal_per_mol
-    return profile.angles_deg[energies >= energies.max() - EXTREMUM_TOLERANCE_KCAL_PER_MOL]
+    near = energies >= energies.max() - EXTREMUM_TOLERANCE_KCAL_PER_MOL
+    found: NDArray[np.float64] = profile.angles_deg[near]
+    return found
 
 
 def lowest(profile: Profile) -> NDArray[np.float64]:
     """Returns the angles of the lowest point and those within the tolerance of it, degrees."""
-    return profile.angles_deg[profile.relative_kcal_per_mol <= EXTREMUM_TOLERANCE_KCAL_PER_MOL]
+    near = profile.relative_kcal_per_mol <= EXTREMUM_TOLERANCE_KCAL_PER_MOL
+    found: NDArray[np.float64] = profile.angles_deg[near]
+    return found
 
 
 def position_error(own: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
@@ -154,18 +162,18 @@ def mean_fingerprint_deviation(record: TorsionRecord, found: DrivenPoints) -> fl
     construction.
     """
     one = record.molecule(0).rdkit
-    torsions, ring_torsions = TorsionFingerprints.CalculateTorsionLists(one)
+    torsions, ring_torsions = _FINGERPRINTS.CalculateTorsionLists(one)
     if not torsions and not ring_torsions:
         return float("nan")
-    weights = TorsionFingerprints.CalculateTorsionWeights(one)
+    weights = _FINGERPRINTS.CalculateTorsionWeights(one)
     values = []
     for index in range(found.n_points):
         both = [
-            TorsionFingerprints.CalculateTorsionAngles(mol, torsions, ring_torsions)
+            _FINGERPRINTS.CalculateTorsionAngles(mol, torsions, ring_torsions)
             for mol in (
                 record.molecule(index).rdkit,
                 placed(one, found.positions[index], record.label).rdkit,
             )
         ]
-        values.append(TorsionFingerprints.CalculateTFD(both[0], both[1], weights=weights))
+        values.append(_FINGERPRINTS.CalculateTFD(both[0], both[1], weights=weights))
     return float(np.mean(values))

@@ -119,6 +119,7 @@ def fetch(
     """
     missing = [entry for entry in entries if not entry.cached_at(cache).is_file()]
     failed: dict[str, str] = {}
+    refused: tuple[type[Exception], ...] = (OSError, *_request_errors())
     n_done = len(entries) - len(missing)
     for server in dict.fromkeys(entry.server for entry in missing):
         wanted = [entry for entry in missing if entry.server == server]
@@ -135,7 +136,7 @@ def fetch(
                 write_json(path, [record])
                 n_done += 1
                 announce(f"{n_done} of {len(entries)} in {cache}, {len(failed)} not usable")
-        except (OSError, *_request_errors()) as error:
+        except refused as error:
             raise BackendError(
                 f"{server}: gives no answer ({error}); {n_done} of {len(entries)} records are in "
                 f"{cache}, the same command continues"

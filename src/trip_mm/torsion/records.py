@@ -1,6 +1,7 @@
 """Torsion records: a molecule, the dihedral that was driven, reference geometries and energies."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +9,15 @@ from rdkit import Chem, rdBase
 from rdkit.Geometry import Point3D
 
 from trip_mm.errors import DataError
+from trip_mm.geometry.dihedral import dihedral_angle, wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.torsion.dihedrals import Dihedral
 from trip_mm.torsion.profile import Profile
 
 NOT_STATED = "not stated"
 """Level of theory of records whose source does not name it."""
+
+_GRID_TOLERANCE_DEG = 0.1
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def mol_from_mapped_smiles(smiles: str) -> Chem.Mol:
     Raises:
         DataError: not SMILES, or the map numbers are not 1 to n, hydrogens included.
     """
-    parameters = Chem.SmilesParserParams()
+    parameters: Any = Chem.SmilesParserParams()
     parameters.removeHs = False
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles, parameters)
@@ -120,6 +124,16 @@ def mol_from_mapped_smiles(smiles: str) -> Chem.Mol:
             f"{len(numbers)}"
         )
     return Chem.RenumberAtoms(mol, [int(i) for i in np.argsort(numbers)])
+
+
+def measured_angle(positions: NDArray[np.float64], dihedral: Dihedral) -> float:
+    """Returns the angle of a geometry in degrees, a whole number where it is within 0.1 of one.
+
+    Grids are of whole degrees, and files hold positions with few decimals.
+    """
+    angle = dihedral_angle(positions, dihedral)
+    whole = round(angle)
+    return wrapped(float(whole) if abs(angle - whole) <= _GRID_TOLERANCE_DEG else angle)
 
 
 def mapped_smiles(mol: Chem.Mol) -> str:

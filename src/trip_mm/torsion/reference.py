@@ -9,6 +9,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -246,7 +247,7 @@ def embedded(smiles: str, seed: int, name: str) -> Molecule:
         if plain is None:
             raise DataError(f"{name}: {smiles!r} is not SMILES")
         mol = Chem.AddHs(plain)
-    parameters = rdDistGeom.ETKDGv3()
+    parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed
     ids = list(rdDistGeom.EmbedMultipleConfs(mol, N_CONFORMERS, parameters))
     if not ids or not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
@@ -271,10 +272,10 @@ def _unmapped(mol: Chem.Mol) -> Chem.Mol:
 
 def is_mirrored(molecule: Molecule) -> bool:
     """Tells whether the mirror image of any geometry is a geometry of the same molecule."""
-    centers = Chem.FindMolChiralCenters(
-        molecule.rdkit, includeUnassigned=True, useLegacyImplementation=False
-    )
-    return not centers
+    # A copy: looking for stereocentres writes properties to the molecule.
+    mol = Chem.Mol(molecule.rdkit)
+    found = Chem.FindPotentialStereo(mol)
+    return not any(one.type == Chem.StereoType.Atom_Tetrahedral for one in found)
 
 
 def _relaxed_points(task: ReferenceTask, molecule: Molecule, dihedral: Dihedral) -> DrivenPoints:
@@ -330,7 +331,8 @@ def _sweep_once(
 
 def mirror_image(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns positions `[..., 3]` reflected in the xy plane, which turns every dihedral's sign."""
-    return positions * np.array([1.0, 1.0, -1.0])
+    image: NDArray[np.float64] = positions * np.array([1.0, 1.0, -1.0])
+    return image
 
 
 def _single_points(

@@ -16,9 +16,15 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from trip_mm.errors import DataError
-from trip_mm.geometry.dihedral import dihedral_angle, wrapped
+from trip_mm.geometry.dihedral import wrapped
 from trip_mm.torsion.dihedrals import Dihedral
-from trip_mm.torsion.records import NOT_STATED, DrivenPoints, TorsionRecord, mapped_smiles
+from trip_mm.torsion.records import (
+    NOT_STATED,
+    DrivenPoints,
+    TorsionRecord,
+    mapped_smiles,
+    measured_angle,
+)
 from trip_mm.units import HARTREE_TO_EV, KCAL_PER_MOL_TO_EV, KJ_PER_MOL_TO_EV
 
 _ENERGY_TAGS = {
@@ -64,7 +70,7 @@ def _record(path: Path, key: str, members: list[tuple[int, Chem.Mol]]) -> Torsio
         positions.append(geometry)
         energies.append(_energy(path, number, mol))
         stated = _tag(mol, "angle_deg")
-        measured = dihedral_angle(geometry, dihedral)
+        measured = measured_angle(geometry, dihedral)
         angles.append(wrapped(_number(path, number, "angle_deg", stated)) if stated else measured)
     level = _tag(first, "level_of_theory") or NOT_STATED
     points = DrivenPoints(np.array(angles), np.array(energies), np.array(positions)).sorted()
