@@ -19,6 +19,7 @@ COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F
 """Okabe-Ito: told apart by colour-blind readers too; black is the reference's."""
 
 REFERENCE_COLOR = "#000000"
+_MIDDLE = 'text-anchor="middle"'
 _DASHES = ("", "6 3", "2 2", "8 3 2 3")
 
 
@@ -29,7 +30,7 @@ class Frame:
     width: int = 380
     height: int = 230
     left: int = 44
-    right: int = 10
+    right: int = 16
     top: int = 10
     bottom: int = 38
 
@@ -56,7 +57,8 @@ def profile_svg(profiles: dict[int, Profile], title: str, frame: Frame | None = 
     step, top = _ticks(max(highest, 0.1))
     parts = [
         f'<svg viewBox="0 0 {frame.width} {frame.height}" width="{frame.width}" '
-        f'height="{frame.height}" role="img"><title>{html.escape(title)}</title>',
+        f'height="{frame.height}" role="img" font-family="sans-serif" font-size="11">'
+        f"<title>{html.escape(title)}</title>",
         _axes(frame, step, top),
     ]
     # The reference is drawn last, so that it stays visible.
@@ -80,18 +82,20 @@ def _axes(frame: Frame, step: float, top: float) -> str:
     for count in range(round(top / step) + 1):
         y = frame.y(count * step, top)
         ends = f'x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"'
-        lines.append(f'<line class="g" {ends}/>')
-        lines.append(f'<text x="{left - 6:.1f}" y="{y + 4:.1f}" class="e">{count * step:g}</text>')
+        lines.append(f'<line stroke="#e4e4e4" {ends}/>')
+        place = f'x="{left - 6:.1f}" y="{y + 4:.1f}" text-anchor="end"'
+        lines.append(f"<text {place}>{count * step:g}</text>")
     for angle in range(-180, 181, 60):
         x = frame.x(angle)
-        lines.append(f'<line class="t" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        lines.append(f'<text x="{x:.1f}" y="{bottom + 16}" class="m">{angle}</text>')
+        ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"'
+        lines.append(f'<line stroke="#888888" {ends}/>')
+        lines.append(f'<text x="{x:.1f}" y="{bottom + 16}" {_MIDDLE}>{angle}</text>')
     middle = (left + right) / 2.0
     place = f'x="{middle:.1f}" y="{frame.height - 5}"'
-    lines.append(f'<text {place} class="m">dihedral (degrees)</text>')
+    lines.append(f"<text {place} {_MIDDLE}>dihedral (degrees)</text>")
     height = (frame.top + bottom) / 2.0
     lines.append(
-        f'<text class="m" transform="translate(11 {height:.1f}) rotate(-90)">kcal/mol</text>'
+        f'<text {_MIDDLE} transform="translate(11 {height:.1f}) rotate(-90)">kcal/mol</text>'
     )
     return "".join(lines)
 
@@ -103,6 +107,9 @@ def _curve(frame: Frame, profile: Profile, number: int, top: float) -> str:
         (frame.x(float(angle)), frame.y(float(energy), top))
         for angle, energy in zip(profile.angles_deg, profile.relative_kcal_per_mol, strict=True)
     ]
+    # -180 and 180 degrees are the same point: the curve starts where it ends.
+    if profile.angles_deg[-1] == 180.0:
+        points.insert(0, (frame.x(-180.0), points[-1][1]))
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     style = f' stroke-dasharray="{dash}"' if dash else ""
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in points)

@@ -18,13 +18,11 @@ h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}h3{font-size:.95rem;marg
 table{border-collapse:collapse;margin:.6rem 0;font-size:.85rem}
 td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right}
 td:first-child,th:first-child{text-align:left}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(36rem,1fr));gap:1rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(36rem,100%),1fr));gap:1rem}
 .card{border:1px solid #ddd;border-radius:6px;padding:.7rem}
 .card p{margin:.1rem 0 .4rem;color:#555;font-size:.8rem;overflow-wrap:anywhere}
 .row{display:flex;align-items:center;flex-wrap:wrap}
 .legend span{margin-right:1.2rem;white-space:nowrap}
-svg text{font:11px system-ui,sans-serif;fill:#333}svg .m{text-anchor:middle}svg .e{text-anchor:end}
-svg .g{stroke:#e4e4e4}svg .t{stroke:#888}
 @media(max-width:40rem){.cards{grid-template-columns:1fr}.card svg{max-width:100%;height:auto}}
 """
 

@@ -22,9 +22,9 @@ SCORE_TITLES = {
     "max_error_kcal_per_mol": "largest error of a profile (kcal/mol)",
     "barrier_error_kcal_per_mol": "barrier error, signed (kcal/mol)",
     "abs_barrier_error_kcal_per_mol": "barrier error, magnitude (kcal/mol)",
-    "barrier_position_error_deg": "position of the barrier (degrees)",
-    "minimum_position_error_deg": "position of the minimum (degrees)",
-    "jensen_shannon_distance": "Jensen-Shannon distance of weights",
+    "barrier_position_error_deg": "position error of the barrier (degrees)",
+    "minimum_position_error_deg": "position error of the minimum (degrees)",
+    "jensen_shannon_distance": "Jensen-Shannon distance of Boltzmann weights",
     "rmsd_angstrom": "RMSD of relaxed geometries (A)",
     "torsion_fingerprint_deviation": "torsion fingerprint deviation",
 }
