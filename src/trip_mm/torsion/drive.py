@@ -7,7 +7,7 @@ its place in the set: a set that grows, or a potential that is added, repeats no
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +85,14 @@ class DriveResult:
         settings: of the benchmark.
         skipped: records that no potential was tried on.
         outcomes: one for each admitted record and potential.
+        models: sha256 of every TrIP model, by label.
     """
 
     dataset: RecordSet
     settings: DriveSettings
     skipped: tuple[Skipped, ...]
     outcomes: tuple[Outcome, ...]
+    models: dict[str, str] = field(default_factory=dict)
 
     def of(self, spec: PotentialSpec) -> list[Outcome]:
         """Returns the outcomes of one potential."""
@@ -120,13 +122,15 @@ def run_benchmark(
     admitted, skipped = admit(dataset.records, settings.elements)
     admitted.sort(key=lambda record: len(record.molecule().atomic_numbers))
     found: list[Outcome] = []
+    digests = {spec.label: model_sha256(spec) for spec in settings.potentials}
     if admitted:
         out.mkdir(parents=True, exist_ok=True)
     for spec in settings.potentials if admitted else ():
-        journal = _journal(out, spec, settings.mode)
+        journal = _journal(out, spec, settings.mode, digests[spec.label])
         _compute(admitted, spec, settings.mode, journal, workers, announce)
         found += [_outcome(record, spec, settings, journal) for record in admitted]
-    result = DriveResult(dataset, settings, tuple(skipped), tuple(found))
+    models = {label: digest for label, digest in digests.items() if digest}
+    result = DriveResult(dataset, settings, tuple(skipped), tuple(found), models)
     for spec in settings.potentials:
         _check_sum(result, spec)
     return result
@@ -141,12 +145,8 @@ def _check_sum(result: DriveResult, spec: PotentialSpec) -> None:
         )
 
 
-def _journal(out: Path, spec: PotentialSpec, mode: str) -> Journal:
-    identity: dict[str, object] = {
-        "potential": str(spec),
-        "sha256": model_sha256(spec),
-        "mode": mode,
-    }
+def _journal(out: Path, spec: PotentialSpec, mode: str, digest: str) -> Journal:
+    identity: dict[str, object] = {"potential": str(spec), "sha256": digest, "mode": mode}
     return Journal(out / f"{potential_file_name(spec)}.{mode}.journal", identity)
 
 

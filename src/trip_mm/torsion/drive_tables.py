@@ -47,6 +47,7 @@ def write_tables(
     document = {
         "dataset": result.dataset.name,
         "mode": result.settings.mode,
+        "models_sha256": result.models,
         "temperature_kelvin": result.settings.temperature,
         "bootstrap": {"seed": result.settings.seed, "n_resamples": result.settings.n_resamples},
         "summaries": [summary.to_dict() for summary in summaries],

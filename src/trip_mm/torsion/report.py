@@ -68,6 +68,7 @@ def markdown(
         f"# Torsion benchmark on {result.dataset.name}\n",
         f"trip-mm {__version__}, mode `{settings.mode}`. {MODE_TEXT[settings.mode]}\n",
         _reference_text(result),
+        _models_text(result),
         "## Records\n\n" + accounting(result),
         *(f"## Against {s}\n\n" + _level_section(result, summaries, s) for s in levels(result)),
     ]
@@ -97,6 +98,14 @@ def _reference_text(result: DriveResult) -> str:
             "\nA level that is not stated makes a score meaningless: give it with `--level`."
         )
     return "\n".join(lines) + "\n"
+
+
+def _models_text(result: DriveResult) -> str:
+    lines = [f"- {spec.label}: `{spec}`" for spec in result.settings.potentials]
+    for index, spec in enumerate(result.settings.potentials):
+        if spec.label in result.models:
+            lines[index] += f", sha256 {result.models[spec.label]}"
+    return "Potentials:\n\n" + "\n".join(lines) + "\n"
 
 
 def accounting(result: DriveResult) -> str:
