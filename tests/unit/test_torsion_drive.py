@@ -25,7 +25,7 @@ from trip_mm.torsion.record_sets import RecordSet
 from trip_mm.torsion.records import DrivenPoints, TorsionRecord, mapped_smiles
 from trip_mm.torsion.reference import mirror_image
 from trip_mm.torsion.summary import differences, plain_smiles, summarize
-from trip_mm.units import BOLTZMANN_CONSTANT, KCAL_PER_MOL_TO_EV
+from trip_mm.units import BOLTZMANN_CONSTANT, EV_TO_KCAL_PER_MOL, KCAL_PER_MOL_TO_EV
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -313,6 +313,11 @@ def test_relaxation_holds_the_dihedral(peroxide: TorsionRecord, tmp_path: Path) 
     (outcome,) = run_benchmark(dataset, settings, tmp_path, ONE, quiet).outcomes
     assert outcome.points is not None
     assert outcome.scores is not None
+    batched = replace(settings, mode="relax-batched")
+    (other,) = run_benchmark(dataset, batched, tmp_path, ONE, quiet).outcomes
+    assert other.points is not None
+    energies = outcome.points.energies * EV_TO_KCAL_PER_MOL
+    assert other.points.energies * EV_TO_KCAL_PER_MOL == pytest.approx(energies, abs=0.01)
     angles = [dihedral_angle(p, (2, 0, 1, 3)) for p in outcome.points.positions]
     assert np.abs(angles) == pytest.approx([60.0, 120.0, 180.0], abs=0.05)
     assert 0.005 < outcome.scores.rmsd_angstrom < 0.2

@@ -31,7 +31,11 @@ def drive(
         list[str] | None, typer.Option(help="To judge; repeat for several.")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="relax: own geometries. single-point: the reference's.")
+        str,
+        typer.Option(
+            help="relax: own geometries by geomeTRIC. relax-batched: all grid points of a record "
+            "together. single-point: the reference's geometries."
+        ),
     ] = "relax",
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")] = Path(
         "torsion-drive"

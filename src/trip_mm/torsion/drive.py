@@ -15,7 +15,7 @@ import numpy as np
 from trip_mm.errors import ConfigError, DataError
 from trip_mm.geometry.potentials import PotentialSpec
 from trip_mm.torsion.comparison import model_sha256, potential_file_name
-from trip_mm.torsion.drive_tasks import MODES, DriveTask, Entry, run_task
+from trip_mm.torsion.drive_tasks import BY_POINT, MODES, RELAXED_MODES, DriveTask, Entry, run_task
 from trip_mm.torsion.executors import Workers, outcomes
 from trip_mm.torsion.filters import Skipped, admit
 from trip_mm.torsion.metrics import RecordScore, score
@@ -33,7 +33,7 @@ class DriveSettings:
 
     Attributes:
         potentials: at least one.
-        mode: `relax` or `single-point`.
+        mode: a key of `MODES`.
         elements: atomic numbers that records may hold.
         temperature: of the Boltzmann weights, K.
         seed: of the bootstrap.
@@ -184,7 +184,7 @@ def _compute(
             if _key(record, digest, index) not in journal.entries
         ]
         waiting[record.record_id] = len(missing)
-        if mode == "relax":
+        if mode in BY_POINT:
             tasks += [DriveTask(record, spec, mode, (index,)) for index in missing]
         elif missing:
             tasks.append(DriveTask(record, spec, mode, tuple(missing)))
@@ -215,7 +215,7 @@ def _outcome(
         detail = f"{len(failed)} of {len(entries)} points; first: {failed[0]['detail']}"
         reason = str(failed[0]["reason"])
         return Outcome(record, spec, None, None, reason, detail, n_evaluations)
-    relaxed = settings.mode == "relax"
+    relaxed = settings.mode in RELAXED_MODES
     points = DrivenPoints(
         record.points.angles_deg,
         np.array([float(str(entry["energy_ev"])) for entry in entries]),

@@ -12,8 +12,10 @@ from trip_mm.errors import (
     UnsupportedElementError,
     UnsupportedSystemError,
 )
+from trip_mm.geometry.batch_evaluation import bind_batch
+from trip_mm.geometry.batched import BatchRelaxer, Outcome, Start
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind, bind_energy
-from trip_mm.geometry.relax import HeldDihedral, relax
+from trip_mm.geometry.relax import HeldDihedral, Relaxed, relax
 from trip_mm.torsion.records import TorsionRecord, mol_from_mapped_smiles, placed
 
 Entry = dict[str, object]
@@ -72,21 +74,47 @@ def relaxations(task: DriveTask) -> list[Entry]:
             # Singular internal coordinates, such as a bond angle that has become straight.
             entries.append({"reason": NOT_RELAXED, "detail": f"geomeTRIC: {error}"})
         else:
-            entries.append(
-                {
-                    "energy_ev": found.energy,
-                    "positions_angstrom": np.round(found.positions, 7).tolist(),
-                    "n_evaluations": found.n_evaluations,
-                }
-            )
+            entries.append(_relaxed_entry(found))
     return entries
+
+
+def batched_relaxations(task: DriveTask) -> list[Entry]:
+    """Relaxes as `relaxations` does, all grid points together."""
+    assert task.record.points is not None
+    assert task.record.dihedral is not None
+    relaxer = BatchRelaxer(bind_batch(task.spec, [task.record.molecule()]))
+    tickets = []
+    for index in task.indices:
+        held = HeldDihedral(task.record.dihedral, float(task.record.points.angles_deg[index]))
+        tickets.append(relaxer.submit(Start(task.record.molecule(index), held)))
+    outcomes = dict(relaxer.results())
+    return [_entry(outcomes[ticket]) for ticket in tickets]
+
+
+def _entry(outcome: Outcome) -> Entry:
+    if outcome.relaxed is None:
+        return {"reason": _relaxation_reason(outcome.error), "detail": outcome.error}
+    return _relaxed_entry(outcome.relaxed)
+
+
+def _relaxed_entry(found: Relaxed) -> Entry:
+    return {
+        "energy_ev": found.energy,
+        "positions_angstrom": np.round(found.positions, 7).tolist(),
+        "n_evaluations": found.n_evaluations,
+    }
 
 
 MODES: dict[str, Callable[[DriveTask], list[Entry]]] = {
     "relax": relaxations,
+    "relax-batched": batched_relaxations,
     "single-point": single_points,
 }
 """How a potential is driven: on its own relaxed geometries, or on the reference's."""
+
+RELAXED_MODES = ("relax", "relax-batched")
+BY_POINT = ("relax",)
+"""Modes in which every grid point is a piece of work of its own."""
 
 
 def run_task(task: DriveTask) -> list[Entry]:

@@ -34,6 +34,11 @@ MODE_TEXT = {
         "Every reference geometry was relaxed with the potential while the driven dihedral was "
         "held (geomeTRIC, Gaussian's tight criteria); energies are those of the relaxed geometries."
     ),
+    "relax-batched": (
+        "Every reference geometry was relaxed with the potential while the driven dihedral was "
+        "held, all grid points of a record together (own relaxer, Gaussian's tight criteria); "
+        "energies are those of the relaxed geometries."
+    ),
     "single-point": (
         "Energies of the potential at the reference geometries; nothing was relaxed, so geometries "
         "are not compared."
