@@ -20,6 +20,8 @@ from trip_mm.training.config import load_training_config
 from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.preparation import load_data, resolve_model_config
+from trip_mm.training.processes import Processes
+from trip_mm.training.record import Place
 from trip_mm.training.trainer import train
 
 LONE = {1: -10.0, 8: -100.0}
@@ -154,7 +156,8 @@ def test_a_model_learns_and_is_exported_with_its_record(tmp_path, data_file):
 
 def test_held_out_formulas_are_not_trained_on(tmp_path, data_file):
     config = load_training_config(write_config(tmp_path / "train.yaml", data_file))
-    data = load_data(config, resolve_model_config(config))
+    place = Place(tmp_path / "out", False, Processes(), silent)
+    data = load_data(config, resolve_model_config(config), place)
 
     def formulas(store):
         bounds = zip(store.atom_offsets[:-1], store.atom_offsets[1:], strict=True)
@@ -206,6 +209,24 @@ def test_a_run_killed_before_its_first_checkpoint_resumes_at_the_start(tmp_path,
     parts = train(config, tmp_path / "parts", resume=True, report=silent)
     assert_same_weights(whole, parts)
     assert [row["step"] for row in read_rows(tmp_path / "parts" / "log.csv")] == ["4", "8", "12"]
+
+
+def test_data_on_disk_train_the_same_model(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file, checkpoint_interval="1 h")
+    memory = train(config, tmp_path / "memory", report=silent)
+    changed = {"files": [str(data_file)], "split": {"validation_fraction": 0.3}, "storage": "disk"}
+    config = write_config(
+        tmp_path / "disk.yaml", data_file, data=changed, checkpoint_interval="0.0001 s"
+    )
+    with pytest.raises(InterruptedHereError):
+        train(config, tmp_path / "disk", report=interrupt_at(8))
+    disk = train(config, tmp_path / "disk", resume=True, report=silent)
+    one, other = load_file(memory), load_file(disk)
+    for name in one:
+        # The files hold float32: only the order of equal distances may differ.
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
+    record = json.loads((tmp_path / "disk" / "train.json").read_text())
+    assert record["left_out"]["missing_energy"] == 1
 
 
 def assert_same_weights(one, other):

@@ -26,6 +26,7 @@ from trip_mm.training.preparation import (
     set_statistics,
 )
 from trip_mm.training.processes import Processes
+from trip_mm.training.record import Place
 
 LONE = {1: -10.0, 8: -100.0}
 MODEL = {
@@ -41,6 +42,7 @@ MODEL = {
     "readout_hidden": 8,
 }
 N_STEPS = 3
+PLACE = Place(Path("unused"), False, Processes(), lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def averaged_gradients(config_file: Path) -> dict[str, torch.Tensor]:
     """Weights after the steps of two processes, computed by one: the mean of both gradients."""
     config = load_training_config(config_file)
     model_config = resolve_model_config(config)
-    prepared = prepare(config, model_config, lambda line: None)
+    prepared = prepare(config, model_config, PLACE)
     (potential,) = initial_potentials(config, model_config)
     set_statistics(potential, config, prepared.statistics)
     module = TrainingModule(
@@ -217,7 +219,7 @@ def test_two_processes_resume(config_file, tmp_path):
 
 def test_processes_take_different_minibatches(config_file):
     config = load_training_config(config_file)
-    prepared = prepare(config, resolve_model_config(config), lambda line: None)
+    prepared = prepare(config, resolve_model_config(config), PLACE)
 
     def batches(processes, n_steps):
         store, batch = prepared.data.train, config.batch

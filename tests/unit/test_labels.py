@@ -16,6 +16,7 @@ from trip_mm.training.formats import read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_geometries
 from trip_mm.training.labels import LabelJob, label
 from trip_mm.training.labels_methods import find_method, lone_atom_energies
+from trip_mm.training.labels_workers import compute_in_processes, compute_on_cluster
 from trip_mm.training.sampling_geometry import unlabelled
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.97, 0.0, 0.0], [-0.25, 0.93, 0.1]])
@@ -134,6 +135,76 @@ def test_processes_give_the_same_labels(tmp_path: Path) -> None:
     for first, second in zip(Dataset.open(one), Dataset.open(two), strict=True):
         assert first.geometry_id == second.geometry_id
         assert first.energy == pytest.approx(second.energy, abs=1e-9)
+
+
+@pytest.fixture
+def cluster():
+    distributed = pytest.importorskip("distributed", reason="labels across machines need Dask")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as found:
+        yield found
+
+
+class InterruptedHereError(RuntimeError):
+    pass
+
+
+@pytest.mark.usefixtures("tblite")
+def test_a_cluster_labels_each_geometry_once_over_an_interruption(tmp_path, cluster) -> None:
+    write_waters(tmp_path / "g.h5", 11)
+    address = cluster.scheduler_address
+    here = label(LabelJob(tmp_path / "g.h5", tmp_path / "here.h5", "gfn2", chunk=3))
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "there.h5", "gfn2", chunk=3)
+
+    def interrupt(progress):
+        raise InterruptedHereError
+
+    with pytest.raises(InterruptedHereError):
+        label(job, report=interrupt, scheduler=address)
+    (finished,) = job.parts.glob("part-*.h5")
+    written = finished.stat().st_mtime_ns
+    counts = []
+    there = label(job, report=lambda p: counts.append(p.n_done), scheduler=address)
+    assert finished.stat().st_mtime_ns == written
+    assert (len(counts), counts[-1]) == (3, 11)
+    assert sorted(item.geometry_id for item in Dataset.open(there)) == list(range(11))
+    for first, second in zip(Dataset.open(here), Dataset.open(there), strict=True):
+        assert first.geometry_id == second.geometry_id
+        assert first.energy == pytest.approx(second.energy, abs=1e-9)
+
+
+def slow_square(number: int) -> int:
+    time.sleep(0.05)
+    return number**2
+
+
+@pytest.mark.slow
+def test_a_lost_worker_costs_its_task_once_more() -> None:
+    distributed = pytest.importorskip("distributed", reason="labels across machines need Dask")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        tasks = ((n, n) for n in range(60))
+        results = compute_on_cluster(slow_square, tasks, cluster.scheduler_address)
+        found = [next(results) for _ in range(5)]
+        os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+        found += list(results)
+    assert sorted(found) == [(n, n**2) for n in range(60)]
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error(monkeypatch) -> None:
+    pytest.importorskip("distributed", reason="labels across machines need Dask")
+    monkeypatch.setattr("trip_mm.training.labels_workers._CONNECT_TIMEOUT_S", 0.5)
+    with pytest.raises(ConfigError, match=r"tcp://127.0.0.1:1: no answer"):
+        list(compute_on_cluster(slow_square, iter([(0, 0)]), "tcp://127.0.0.1:1"))
+    with pytest.raises(ConfigError, match="no answer"):
+        list(compute_on_cluster(slow_square, iter([(0, 0)]), "nonsense://x"))
+
+
+def test_processes_get_tasks_as_they_finish() -> None:
+    found = compute_in_processes(slow_square, ((n, n) for n in range(9)), 2)
+    assert sorted(found) == [(n, n**2) for n in range(9)]
 
 
 def test_pyscf_reproduces_the_published_level() -> None:

@@ -28,6 +28,8 @@ from trip_mm.training.loader import BatchPlan, BatchStream
 from trip_mm.training.losses import LossSettings, energy_force_loss, pseudo_huber
 from trip_mm.training.module import parameter_groups
 from trip_mm.training.preparation import load_data, resolve_model_config
+from trip_mm.training.processes import Processes
+from trip_mm.training.record import Place
 from trip_mm.training.schedule import Plateau, cosine_factor, step_factor, warmup_factor
 from trip_mm.training.statistics import energy_statistics, merged_self_energies, relative_to
 from trip_mm.units import EV_TO_KCAL_PER_MOL
@@ -465,7 +467,7 @@ def test_configuration_files(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         load_training_config(tmp_path / "nowhere.yaml")
     with pytest.raises(DataError, match="no such file"):
-        load_data(config, TINY)
+        load_data(config, TINY, Place(tmp_path, False, Processes(), print))
 
 
 @pytest.mark.parametrize(

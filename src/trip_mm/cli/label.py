@@ -15,6 +15,10 @@ def command(
         str, typer.Option(help="gfn2, gfn1, or functional/basis such as wb97x/6-31g*.")
     ] = "gfn2",
     processes: Annotated[int, typer.Option(min=1, help="Processes to work with.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Dask scheduler whose workers compute, such as tcp://10.0.0.1:8786."),
+    ] = None,
     chunk: Annotated[int, typer.Option(min=1, help="Geometries in one part.")] = 100,
     max_force: Annotated[
         float, typer.Option(help="Drop conformations with a larger force (eV/A).")
@@ -35,5 +39,5 @@ def command(
             f"{time.monotonic() - start:.0f} s"
         )
 
-    path = label(job, processes, report)
+    path = label(job, processes, report, scheduler)
     console.print(f"{path}: finished; the parts in {job.parts} may be removed")

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +130,14 @@ class ConformationStore:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    def force_rms(self) -> float:
+        """Returns the root mean square of the force components, eV/A."""
+        return float(np.sqrt(np.square(self.forces).mean()))
+
+    def with_energies(self, energies: NDArray[np.float64]) -> "ConformationStore":
+        """Returns the same conformations with other energies, eV, `[n_conformations]`."""
+        return replace(self, energies=energies)
+
     def subset(self, rows: NDArray[np.int64]) -> "ConformationStore":
         """Returns some of the conformations, in the order given."""
         atoms = _ranges(self.atom_offsets, rows)
@@ -189,17 +197,17 @@ def build_store(
             energy (the group is named), or nothing is left.
     """
     classes = tuple(sorted({group.system_class for group in dataset.groups}))
-    parts: list[_Part] = []
+    parts: list[Part] = []
     exclusions = Exclusions()
     first = 0
     for group in dataset.groups:
         block = group.read(slice(0, group.n_conformations))
-        _check(group, block, lone_atom_energies)
-        keep, lost = _usable(block, max_force)
+        check_block(group, block, lone_atom_energies)
+        keep, lost = usable(block, max_force)
         exclusions += lost
         own = sum(lone_atom_energies[int(z)] for z in group.atomic_numbers)
         parts.append(
-            _Part(
+            Part(
                 np.tile(group.atomic_numbers, int(keep.sum())),
                 block.positions[keep].reshape(-1, 3),
                 block.forces[keep].reshape(-1, 3),
@@ -215,12 +223,12 @@ def build_store(
             "the data files hold no conformation with energy and forces; label some with "
             "`trip-mm label`"
         )
-    return _store(
-        _Part(*map(np.concatenate, zip(*parts, strict=True))), cutoff, classes, exclusions
+    return find_edges(
+        Part(*map(np.concatenate, zip(*parts, strict=True))), cutoff, classes, exclusions
     )
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Conformations before their edges are known; fields as in `ConformationStore`."""
 
     atomic_numbers: NDArray[np.int64]
@@ -232,7 +240,13 @@ class _Part(NamedTuple):
     dataset_idx: NDArray[np.int64]
 
 
-def _check(group: Group, block: Block, lone_atom_energies: Mapping[int, float]) -> None:
+def check_block(group: Group, block: Block, lone_atom_energies: Mapping[int, float]) -> None:
+    """Refuses what cannot be trained on.
+
+    Raises:
+        DataError: a position is not finite, a label is infinite, or an element has no lone-atom
+            energy; the group is named.
+    """
     where = f"{group.system_class}/{group.formula}"
     for number in sorted({int(z) for z in group.atomic_numbers}):
         if number not in lone_atom_energies:
@@ -246,7 +260,8 @@ def _check(group: Group, block: Block, lone_atom_energies: Mapping[int, float]) 
         raise DataError(f"{where}: infinite energies or forces; remove these conformations")
 
 
-def _usable(block: Block, max_force: float | None) -> tuple[NDArray[np.bool_], Exclusions]:
+def usable(block: Block, max_force: float | None) -> tuple[NDArray[np.bool_], Exclusions]:
+    """Marks the conformations to train on, `[n_conf]`, and counts the others."""
     largest = np.linalg.norm(block.forces, axis=-1).max(axis=-1)  # [n_conf], NaN where missing
     has_energy, has_forces = np.isfinite(block.energies), np.isfinite(largest)
     labelled = has_energy & has_forces
@@ -261,9 +276,10 @@ def _usable(block: Block, max_force: float | None) -> tuple[NDArray[np.bool_], E
     return labelled & gentle, exclusions
 
 
-def _store(
-    joined: _Part, cutoff: float, classes: tuple[str, ...], exclusions: Exclusions
+def find_edges(
+    joined: Part, cutoff: float, classes: tuple[str, ...], exclusions: Exclusions
 ) -> ConformationStore:
+    """Completes conformations with their edges."""
     atom_offsets = _offsets(joined.n_atoms)
     senders, receivers, n_edges = _edges(joined.positions, atom_offsets, cutoff)
     return ConformationStore(
@@ -286,9 +302,9 @@ def _edges(
     positions: NDArray[np.float64], atom_offsets: NDArray[np.int64], cutoff: float
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
     """Finds the edges, numbered within each conformation, and counts them per conformation."""
-    senders: list[NDArray[np.int32]] = []
-    receivers: list[NDArray[np.int32]] = []
-    counts: list[NDArray[np.int64]] = []
+    senders = [np.empty(0, dtype=np.int32)]
+    receivers = [np.empty(0, dtype=np.int32)]
+    counts = [np.empty(0, dtype=np.int64)]
     n_conf = len(atom_offsets) - 1
     start = 0
     while start < n_conf:
@@ -312,11 +328,15 @@ def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Concatenates the index ranges `offsets[row] : offsets[row + 1]`."""
-    starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Concatenates the index ranges `starts[i] : starts[i] + lengths[i]`."""
     before = _offsets(lengths)[:-1]
     return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+
+
+def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Concatenates the index ranges `offsets[row] : offsets[row + 1]`."""
+    return ranges(offsets[rows], offsets[rows + 1] - offsets[rows])
 
 
 def lone_atoms(energies: Mapping[int, float], dtype: torch.dtype) -> Batch:

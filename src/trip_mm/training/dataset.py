@@ -95,7 +95,7 @@ class Dataset:
             DataError: a file is missing or has an unknown layout, or the files are of different
                 levels of theory.
         """
-        contents = [read_contents(path) for path in _expand(paths)]
+        contents = [read_contents(path) for path in expand_files(paths)]
         levels = {content.level_of_theory for content in contents if content.level_of_theory}
         if len(levels) > 1:
             raise DataError(
@@ -223,7 +223,12 @@ def _draw_keys(counts: dict[str, int], fraction: float, rng: np.random.Generator
     return drawn or [min(keys, key=lambda key: (counts[key], key))]
 
 
-def _expand(paths: Sequence[str | Path]) -> list[Path]:
+def expand_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Puts the `*.h5` files of a directory in its place.
+
+    Raises:
+        DataError: a directory holds none, or nothing is named.
+    """
     files: list[Path] = []
     for path in map(Path, paths):
         found = sorted(path.glob("*.h5")) if path.is_dir() else [path]

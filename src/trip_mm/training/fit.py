@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,13 @@ from trip_mm.training.evaluate import (
 )
 from trip_mm.training.loader import BatchStream, make_plan
 from trip_mm.training.module import TrainingModule, loss_settings
-from trip_mm.training.preparation import Prepared, Report, set_statistics
+from trip_mm.training.preparation import Prepared, set_statistics
 from trip_mm.training.processes import Processes
 from trip_mm.training.record import (
     CHECKPOINT,
+    Place,
+    Report,
     TrainingData,
-    check_run_directory,
     describe_run,
     write_json,
     write_or_compare,
@@ -45,23 +45,6 @@ from trip_mm.training.record import (
 _LOG = "log.csv"
 _NEVER = 2**31 - 1
 _PRECISIONS = {"float32": "32-true", "bf16-mixed": "bf16-mixed"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run lives and whom it tells.
-
-    Attributes:
-        out: directory of the run.
-        resume: continue what lies there.
-        processes: that train together.
-        report: receives the lines of progress.
-    """
-
-    out: Path
-    resume: bool
-    processes: Processes
-    report: Report
 
 
 def fit_and_export(
@@ -79,7 +62,7 @@ def fit_and_export(
         The exported model, `OUT/NAME.safetensors`, written by the first process.
 
     Raises:
-        RunDirectoryError: the directory holds a run already, none to resume, or another one.
+        RunDirectoryError: the run to resume is another one.
         TrainingError: the loss became infinite.
     """
     data = prepared.data
@@ -87,7 +70,6 @@ def fit_and_export(
     record = describe_run(config, potential, data, prepared.statistics, n_processes)
     set_statistics(potential, config, prepared.statistics)
     if place.processes.is_first:
-        check_run_directory(place.out, place.resume)
         write_or_compare(place.out, record, place.resume)
     module, validation = _fit(potential, config, prepared, place)
     if validation.best_averages:

@@ -1,4 +1,4 @@
-"""Labelling a file of geometries: resumable, parallel over processes, failures counted.
+"""Labelling a file of geometries: resumable, parallel over processes or machines, failures counted.
 
 While it works, finished chunks lie in `<out>.parts/part-<first id>.h5`, each a complete file in
 our own layout that readers can open (`Dataset.open("<out>.parts")`). A chunk appears under its
@@ -6,11 +6,10 @@ name only when it is complete, so that a kill at any time loses at most the chun
 never leaves a label twice. When every chunk is there they are joined into `<out>`.
 """
 
-import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,11 @@ from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import Conformation, read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.labels_methods import LabelError, Labels, find_method, lone_atom_energies
+from trip_mm.training.labels_workers import (
+    compute_here,
+    compute_in_processes,
+    compute_on_cluster,
+)
 
 DEFAULT_MAX_FORCE = 30.0
 """Conformations with a larger force on an atom (eV/A) are dropped, and counted."""
@@ -64,14 +68,37 @@ class LabelProgress:
     failures: dict[str, int]
 
 
+@dataclass(frozen=True)
+class LabelledChunk:
+    """What became of the geometries of one chunk.
+
+    Attributes:
+        labelled: conformations with energies and forces.
+        failures: number of failures by reason.
+        failed_ids: ids of the geometries that got no label.
+    """
+
+    labelled: tuple[Conformation, ...]
+    failures: dict[str, int]
+    failed_ids: tuple[int, ...]
+
+
 def label(
     job: LabelJob,
     processes: int = 1,
     report: Callable[[LabelProgress], None] = lambda progress: None,
+    scheduler: str | None = None,
 ) -> Path:
     """Labels what is not labelled yet, joins the parts and returns the finished file.
 
-    Call it again with the same job after an interruption: finished parts are kept.
+    Call it again with the same job after an interruption: finished parts are kept. Only this
+    process writes.
+
+    Args:
+        job: what to label.
+        processes: of this machine to work with.
+        report: receives the progress after every part.
+        scheduler: address of a Dask scheduler whose workers compute in place of processes here.
 
     Raises:
         ConfigError: the method is unknown.
@@ -88,8 +115,17 @@ def label(
     waiting = [first for first in chunks if first not in done]
     n_done = sum(len(chunks[first]) for first in done)
     failures: Counter[str] = Counter()
-    for first, found in _run(job, header, order, {f: chunks[f] for f in waiting}, processes):
-        failures.update(found)
+    tasks = ((first, [dataset[int(i)] for i in order[list(chunks[first])]]) for first in waiting)
+    compute = partial(label_chunk, job.method, job.max_force)
+    if scheduler is not None:
+        results = compute_on_cluster(compute, tasks, scheduler)
+    elif processes > 1:
+        results = compute_in_processes(compute, tasks, processes)
+    else:
+        results = compute_here(compute, tasks)
+    for first, found in results:
+        _write_part(job, header, first, found)
+        failures.update(found.failures)
         n_done += len(chunks[first])
         report(LabelProgress(n_done, len(order), dict(failures)))
     return join_parts(job, header)
@@ -139,43 +175,30 @@ def _finished_parts(job: LabelJob, header: FileHeader, chunks: dict[int, range])
     return done
 
 
-def _run(
-    job: LabelJob,
-    header: FileHeader,
-    order: np.ndarray[tuple[int], np.dtype[np.int64]],
-    waiting: dict[int, range],
-    processes: int,
-) -> Iterator[tuple[int, dict[str, int]]]:
-    """Labels the waiting chunks and yields the first id and the failures of each finished one."""
-    if processes <= 1:
-        for first, ids in waiting.items():
-            yield first, label_chunk(job, header, first, order[ids.start : ids.stop])
-        return
-    # spawn: a forked child inherits the OpenMP state of the libraries loaded here.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures: dict[Future[dict[str, int]], int] = {
-            pool.submit(label_chunk, job, header, first, order[ids.start : ids.stop]): first
-            for first, ids in waiting.items()
-        }
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+def _write_part(job: LabelJob, header: FileHeader, first: int, found: LabelledChunk) -> None:
+    write_conformations(
+        part_path(job, first),
+        found.labelled,
+        replace(header, failures=found.failures, failed_ids=found.failed_ids),
+    )
 
 
-def label_chunk(
-    job: LabelJob, header: FileHeader, first: int, positions_in_file: Sequence[int] | np.ndarray
-) -> dict[str, int]:
-    """Labels one chunk, writes its part and returns the failures by reason."""
-    method = find_method(job.method)
-    dataset = Dataset.open(job.geometries)
+def label_chunk(method: str, max_force: float, geometries: Sequence[Conformation]) -> LabelledChunk:
+    """Labels some geometries.
+
+    Args:
+        method: as in `LabelJob`.
+        max_force: eV/A; a conformation with a larger force on an atom is dropped and counted.
+        geometries: what to label.
+    """
+    calculation = find_method(method)
     labelled: list[Conformation] = []
     failures: Counter[str] = Counter()
     failed_ids: list[int] = []
-    for index in positions_in_file:
-        item = dataset[int(index)]
+    for item in geometries:
         try:
-            found = method.calculate(item.atomic_numbers, item.positions, item.n_unpaired)
-            _check_label(found, job.max_force)
+            found = calculation.calculate(item.atomic_numbers, item.positions, item.n_unpaired)
+            _check_label(found, max_force)
         except LabelError as error:
             failures[f"{item.system_class}: {error}"] += 1
             failed_ids.append(item.geometry_id)
@@ -183,12 +206,7 @@ def label_chunk(
         labelled.append(
             replace(item, energy=found.energy, forces=found.forces, n_unpaired=found.n_unpaired)
         )
-    write_conformations(
-        part_path(job, first),
-        labelled,
-        replace(header, failures=dict(failures), failed_ids=tuple(failed_ids)),
-    )
-    return dict(failures)
+    return LabelledChunk(tuple(labelled), dict(failures), tuple(failed_ids))
 
 
 def _check_label(found: Labels, max_force: float) -> None:

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from trip_mm.training.config import BatchConfig
-from trip_mm.training.conformations import Batch, ConformationStore, join, lone_atoms
+from trip_mm.training.conformations import Batch, join, lone_atoms
 from trip_mm.training.processes import Processes
+from trip_mm.training.store import TrainingStore
 
 _ALONE = Processes()
 
@@ -75,7 +76,7 @@ class BatchStream:
 
     def __init__(
         self,
-        store: ConformationStore,
+        store: TrainingStore,
         config: BatchConfig,
         seed: int,
         n_batches: int,
@@ -110,7 +111,7 @@ class BatchStream:
         self._next = state["next"]
 
 
-def make_plan(store: ConformationStore, config: BatchConfig, seed: int) -> BatchPlan:
+def make_plan(store: TrainingStore, config: BatchConfig, seed: int) -> BatchPlan:
     """Chooses what the minibatches are balanced by."""
     if config.max_edges is not None:
         return BatchPlan(store.n_edges, config.max_edges, seed)

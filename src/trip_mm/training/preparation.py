@@ -1,11 +1,11 @@
 """What a training run starts from: the network's configuration, the data, the initial weights."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trip_mm.checkpoint import load_potential, new_potential
 from trip_mm.committee import load_committee
@@ -14,17 +14,18 @@ from trip_mm.errors import ConfigError, DataError, UnsupportedElementError
 from trip_mm.model.config import TripConfig
 from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig
-from trip_mm.training.conformations import build_store
-from trip_mm.training.dataset import Dataset, Split
-from trip_mm.training.record import TrainingData
+from trip_mm.training.conformations import ConformationStore, build_store
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.record import Place, TrainingData
+from trip_mm.training.splits import SPLITTERS
 from trip_mm.training.statistics import (
     EnergyStatistics,
     energy_statistics,
     merged_self_energies,
     relative_to,
 )
-
-Report = Callable[[str], None]
+from trip_mm.training.store import TrainingStore
+from trip_mm.training.streaming import SPOOL, SpoolSettings, spool, wait_for_spool
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,20 @@ class Prepared:
     statistics: EnergyStatistics
 
 
-def prepare(config: TrainingConfig, model_config: TripConfig, report: Report) -> Prepared:
+def prepare(config: TrainingConfig, model_config: TripConfig, place: Place) -> Prepared:
     """Reads, checks and splits the data, and regresses the energies.
 
     Args:
         config: of the run.
         model_config: of the network.
-        report: receives lines about the data.
+        place: directory of the run, and whom it tells.
 
     Raises:
         DataError: the data files are missing or inconsistent, or nothing is held out.
     """
-    data = load_data(config, model_config)
+    data = load_data(config, model_config, place)
     for line in _describe(data):
-        report(line)
+        place.report(line)
     if len(data.validation) == 0:
         raise DataError(
             "no conformation is held out; raise data.split.validation_fraction or add data"
@@ -110,8 +111,8 @@ def _atomic_numbers(elements: Any) -> list[int]:
         raise ConfigError(f"model.elements: {error}") from None
 
 
-def load_data(config: TrainingConfig, model_config: TripConfig) -> TrainingData:
-    """Reads, checks and splits the data.
+def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) -> TrainingData:
+    """Reads, checks and splits the data; with `data.storage: disk` into a copy beside the run.
 
     Raises:
         DataError: see `Dataset.open` and `build_store`; also an element the model lacks.
@@ -127,35 +128,47 @@ def load_data(config: TrainingConfig, model_config: TripConfig) -> TrainingData:
     self_energies = merged_self_energies(
         dataset.lone_atom_energies, config.data.lone_atom_energies_ev, model_config.elements
     )
-    store = build_store(
-        dataset, self_energies, model_config.cutoff, config.data.max_force_ev_per_angstrom
-    )
-    split = dataset.split(config.data.split.validation_fraction, config.data.split.seed)
+    splitter = SPLITTERS[config.data.split.by]
+    split = splitter(dataset, config.data.split.validation_fraction, config.data.split.seed)
     held_out = np.zeros(len(dataset), dtype=bool)
     held_out[split.validation] = True
-    held_out |= _same_formula(dataset, held_out)
+    settings = SpoolSettings(
+        self_energies, model_config.cutoff, config.data.max_force_ev_per_angstrom
+    )
+    train, validation = _STORAGES[config.data.storage](dataset, config, settings, place, held_out)
+    return TrainingData(train, validation, split, self_energies, dataset.level_of_theory)
+
+
+def _stored_in_memory(
+    dataset: Dataset,
+    config: TrainingConfig,
+    settings: SpoolSettings,
+    place: Place,
+    held_out: NDArray[np.bool_],
+) -> tuple[TrainingStore, ConformationStore]:
+    store = build_store(dataset, settings.lone_atom_energies, settings.cutoff, settings.max_force)
     chosen = held_out[store.dataset_idx]
-    return TrainingData(
-        store.subset(np.flatnonzero(~chosen)),
-        store.subset(np.flatnonzero(chosen)),
-        Split(np.flatnonzero(~held_out), np.flatnonzero(held_out), split.held_out, split.seed),
-        self_energies,
-        dataset.level_of_theory,
-    )
+    return store.subset(np.flatnonzero(~chosen)), store.subset(np.flatnonzero(chosen))
 
 
-def _same_formula(dataset: Dataset, held_out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Marks conformations whose formula is held out as a whole in another class."""
-    owner = dataset.group_of(np.arange(len(dataset)))
-    formulas = {
-        dataset.groups[number].formula
-        for number in np.unique(owner[held_out])
-        if dataset.groups[number].split_by == "formula"
-    }
-    marked = np.asarray(
-        [group.split_by == "formula" and group.formula in formulas for group in dataset.groups]
-    )
-    return np.asarray(marked[owner])
+def _stored_on_disk(
+    dataset: Dataset,
+    config: TrainingConfig,
+    settings: SpoolSettings,
+    place: Place,
+    held_out: NDArray[np.bool_],
+) -> tuple[TrainingStore, ConformationStore]:
+    files, folder = config.data.files, place.out / SPOOL
+    if place.processes.is_first:
+        store = spool(dataset, files, settings, folder)
+    else:
+        store = wait_for_spool(files, settings, folder)
+    chosen = held_out[store.dataset_idx]
+    validation = store.subset(np.flatnonzero(chosen)).in_memory()
+    return store.subset(np.flatnonzero(~chosen)), validation
+
+
+_STORAGES = {"memory": _stored_in_memory, "disk": _stored_on_disk}
 
 
 def _describe(data: TrainingData) -> list[str]:

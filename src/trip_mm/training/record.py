@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,12 @@ from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore
 from trip_mm.training.dataset import Split
+from trip_mm.training.processes import Processes
 from trip_mm.training.statistics import EnergyStatistics
+from trip_mm.training.store import TrainingStore
+from trip_mm.training.streaming import SPOOL
+
+Report = Callable[[str], None]
 
 CHECKPOINT = "last.ckpt"
 _RECORD = "train.json"
@@ -23,10 +29,27 @@ _CHANGEABLE = {"budget", "n_threads", "checkpoint_interval_s", "device"}
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a run lives and whom it tells.
+
+    Attributes:
+        out: directory of the run.
+        resume: continue what lies there.
+        processes: that train together.
+        report: receives the lines of progress.
+    """
+
+    out: Path
+    resume: bool
+    processes: Processes
+    report: Report
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """Conformations to train on and to validate on."""
 
-    train: ConformationStore
+    train: TrainingStore
     validation: ConformationStore
     split: Split
     self_energies: dict[int, float]
@@ -93,7 +116,7 @@ def has_run(out: Path) -> bool:
 
 
 def check_run_directory(out: Path, resume: bool) -> None:
-    """Refuses to overwrite a run, or to resume where there is none.
+    """Refuses to overwrite a run, or to resume where there is none; a copy of the data may lie.
 
     A run that was killed before its first checkpoint has its record; it resumes at the start.
 
@@ -104,7 +127,8 @@ def check_run_directory(out: Path, resume: bool) -> None:
         raise RunDirectoryError(
             f"{out}: no {CHECKPOINT} or {_RECORD} to resume from; start without --resume"
         )
-    if not resume and out.exists() and any(out.iterdir()):
+    found = [path for path in out.iterdir() if SPOOL not in path.name] if out.exists() else []
+    if not resume and found:
         raise RunDirectoryError(
             f"{out}: is not empty; give another --out, or --resume to continue the run in it"
         )

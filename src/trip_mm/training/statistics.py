@@ -10,7 +10,8 @@ trained lone atoms the switches are 1, and b becomes part of the self energies (
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +20,12 @@ from numpy.typing import NDArray
 from trip_mm.elements import SYMBOLS, atomic_number
 from trip_mm.errors import ConfigError
 from trip_mm.model.trip import TripModel
-from trip_mm.training.conformations import ConformationStore
+from trip_mm.training.store import TrainingStore
+
+S = TypeVar("S", bound=TrainingStore)
 
 _CHUNK_EDGES = 500_000
+_MOST_CONFORMATIONS = 200_000
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,13 @@ class EnergyStatistics:
 
 
 def energy_statistics(
-    store: ConformationStore, lone_energies: Mapping[int, float], model: TripModel
+    store: TrainingStore, lone_energies: Mapping[int, float], model: TripModel
 ) -> EnergyStatistics:
     """Regresses energies relative to the isolated atoms on composition, in float64.
 
     Systems are weighted by 1 / n_atoms, as the default loss does. Where the data cannot tell
-    elements apart (pure water), the smallest coefficients are taken.
+    elements apart (pure water), the smallest coefficients are taken. Of more than 200,000
+    conformations, that many are drawn for the regression, always the same.
 
     Args:
         store: conformations to train on.
@@ -58,9 +63,13 @@ def energy_statistics(
         model: for its repulsion, envelope and way to treat lone atoms.
     """
     elements = model.config.elements
-    repulsion, features = composition_features(store, model)
-    targets = store.energies - repulsion
-    weights = 1.0 / np.sqrt(store.n_atoms)
+    rows = np.arange(len(store))
+    if len(store) > _MOST_CONFORMATIONS:
+        drawn = np.random.default_rng(0).permutation(len(store))[:_MOST_CONFORMATIONS]
+        rows = np.sort(drawn)
+    repulsion, features = composition_features(store, model, rows)
+    targets = store.energies[rows] - repulsion
+    weights = 1.0 / np.sqrt(store.n_atoms[rows])
     solution, *_ = np.linalg.lstsq(features * weights[:, None], targets * weights, rcond=None)
     binding = dict(zip(elements, map(float, solution), strict=True))
     lone = {z: float(lone_energies[z]) for z in elements}
@@ -71,26 +80,31 @@ def energy_statistics(
         binding if exact else zero,
         zero if exact else {z: -binding[z] for z in elements},
         max(float((targets - features @ solution).std()), 1e-6),
-        float(np.sqrt(np.square(store.forces).mean())),
+        store.force_rms(),
     )
 
 
 def composition_features(
-    store: ConformationStore, model: TripModel
+    store: TrainingStore, model: TripModel, chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Computes what the energy of a model contains besides its network.
 
+    Args:
+        store: conformations.
+        model: for its repulsion and envelope.
+        chosen: of which conformations, `[n_chosen]`.
+
     Returns:
-        ZBL energy, eV, `[n_conformations]`, and the sum of the binding switches of each element,
-        `[n_conformations, n_elements]`.
+        ZBL energy, eV, `[n_chosen]`, and the sum of the binding switches of each element,
+        `[n_chosen, n_elements]`.
     """
     elements = model.config.elements
-    repulsion = np.zeros(len(store))
-    features = np.zeros((len(store), len(elements)))
-    chunk_of = np.cumsum(store.n_edges) // _CHUNK_EDGES
+    repulsion = np.zeros(len(chosen))
+    features = np.zeros((len(chosen), len(elements)))
+    chunk_of = np.cumsum(store.n_edges[chosen]) // _CHUNK_EDGES
     for chunk in np.unique(chunk_of):
         rows = np.flatnonzero(chunk_of == chunk)
-        batch = store.batch(rows, torch.float64)
+        batch = store.batch(chosen[rows], torch.float64)
         vectors = batch.positions[batch.receivers] - batch.positions[batch.senders]
         lengths = torch.linalg.norm(vectors, dim=-1)
         with torch.no_grad():
@@ -105,18 +119,16 @@ def composition_features(
         owner = batch.system_idx.numpy()
         repulsion[rows] = np.bincount(owner, atomic.numpy(), len(rows))
         for column, number in enumerate(elements):
-            chosen = switches * (batch.atomic_numbers.numpy() == number)
-            features[rows, column] = np.bincount(owner, chosen, len(rows))
+            own = switches * (batch.atomic_numbers.numpy() == number)
+            features[rows, column] = np.bincount(owner, own, len(rows))
     return repulsion, features
 
 
-def relative_to(
-    store: ConformationStore, lone_energies: Mapping[int, float], statistics: EnergyStatistics
-) -> ConformationStore:
+def relative_to(store: S, lone_energies: Mapping[int, float], statistics: EnergyStatistics) -> S:
     """Returns the store with energies relative to the self energies in place of lone atoms."""
     elements = sorted(statistics.self_energies)
     shifts = np.asarray([statistics.self_energies[z] - lone_energies[z] for z in elements])
-    return replace(store, energies=store.energies - store.compositions(elements) @ shifts)
+    return store.with_energies(store.energies - store.compositions(elements) @ shifts)
 
 
 def merged_self_energies(

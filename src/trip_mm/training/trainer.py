@@ -9,16 +9,15 @@ from trip_mm.committee import save_committee
 from trip_mm.errors import CheckpointError, ConfigError, RunDirectoryError
 from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig, load_training_config
-from trip_mm.training.fit import Place, fit_and_export
+from trip_mm.training.fit import fit_and_export
 from trip_mm.training.preparation import (
     Prepared,
-    Report,
     initial_potentials,
     prepare,
     resolve_model_config,
 )
 from trip_mm.training.processes import launched_processes
-from trip_mm.training.record import check_run_directory, has_run
+from trip_mm.training.record import Place, Report, check_run_directory, has_run
 
 
 def train(
@@ -63,7 +62,7 @@ def train_config(
     place = Place(out, resume, processes, report if processes.is_first else _silent)
     if processes.is_first:
         _check_start(config, place)
-    prepared = prepare(config, model_config, place.report)
+    prepared = prepare(config, model_config, place)
     if config.committee is None:
         return fit_and_export(potentials[0], config, prepared, place)
     return _train_committee(potentials, config, prepared, place)
@@ -106,6 +105,8 @@ def _train_committee(
         else:
             resumed = place.resume and has_run(out)
             own = Place(out, resumed, place.processes, place.report)
+            if place.processes.is_first:
+                check_run_directory(out, resumed)
             model = fit_and_export(potential, member, prepared, own)
         models.append(model)
     path = place.out / f"{config.name}.json"

@@ -1,0 +1,75 @@
+"""Which conformations of a data set are held out: whole formulas, random ones, or the last ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trip_mm.errors import DataError
+from trip_mm.training.dataset import Dataset, Split
+
+Splitter = Callable[[Dataset, float, int], Split]
+
+
+def split_by_formula(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """As `Dataset.split`; a held-out formula is held out from every class that is split by it."""
+    drawn = dataset.split(fraction, seed)
+    held_out = np.zeros(len(dataset), dtype=bool)
+    held_out[drawn.validation] = True
+    held_out |= _same_formula(dataset, held_out)
+    return _split(held_out, drawn.held_out, seed)
+
+
+def split_randomly(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """Holds out conformations drawn one by one.
+
+    Neighbours in a trajectory and conformers of one molecule fall on both sides: the errors say
+    how well the model interpolates, no more.
+    """
+    _check(fraction)
+    n_held = round(fraction * len(dataset))
+    held_out = np.zeros(len(dataset), dtype=bool)
+    held_out[np.random.default_rng(seed).permutation(len(dataset))[:n_held]] = True
+    return _split(held_out, (), seed)
+
+
+def split_sequentially(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """Holds out the last conformations of every group in the order of the file."""
+    _check(fraction)
+    parts = []
+    for group in dataset.groups:
+        rows = np.arange(group.n_conformations)
+        parts.append(rows >= group.n_conformations - round(fraction * group.n_conformations))
+    return _split(np.concatenate(parts), (), seed)
+
+
+SPLITTERS: dict[str, Splitter] = {
+    "formula": split_by_formula,
+    "random": split_randomly,
+    "sequential": split_sequentially,
+}
+"""By the names that `data.split.by` takes."""
+
+
+def _check(fraction: float) -> None:
+    if not 0.0 <= fraction < 1.0:
+        raise DataError(f"split fraction {fraction} is outside [0, 1); use 0.05, for example")
+
+
+def _split(held_out: NDArray[np.bool_], keys: tuple[str, ...], seed: int) -> Split:
+    return Split(np.flatnonzero(~held_out), np.flatnonzero(held_out), keys, seed)
+
+
+def _same_formula(dataset: Dataset, held_out: NDArray[np.bool_]) -> NDArray[Any]:
+    """Marks conformations whose formula is held out as a whole in another class."""
+    owner = dataset.group_of(np.arange(len(dataset)))
+    formulas = {
+        dataset.groups[number].formula
+        for number in np.unique(owner[held_out])
+        if dataset.groups[number].split_by == "formula"
+    }
+    marked = np.asarray(
+        [group.split_by == "formula" and group.formula in formulas for group in dataset.groups]
+    )
+    return np.asarray(marked[owner])
