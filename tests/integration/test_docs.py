@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from trip_mm.cli.main import app
 from trip_mm.simulation.schema import load_protocol, load_system
+from trip_mm.training.config import parse_training_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,6 +42,13 @@ def test_yaml_of_the_running_page_loads(tmp_path: Path) -> None:
     assert load_system(tmp_path / "system.yaml").name == "trialanine"
     assert len(load_protocol(tmp_path / "protocol.yaml").stages) == 5
     assert yaml.safe_load(system)["structure"] == {"sequence": "AAA"}
+
+
+def test_yaml_of_the_training_page_loads() -> None:
+    whole, tuning = map(yaml.safe_load, blocks(ROOT / "docs" / "training.md", "yaml"))
+    assert parse_training_config(whole, "whole").validation.early_stopping == 10
+    config = parse_training_config(tuning, "tuning")
+    assert config.frozen == ("embedding", "blocks.0")
 
 
 def test_commands_that_are_shown_exist() -> None:

@@ -1,6 +1,7 @@
 """`trip-mm train` from a configuration to a model: resume, learning, refusals."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -16,11 +18,13 @@ from trip_mm.checkpoint import file_sha256
 from trip_mm.cli.main import app
 from trip_mm.elements import formula
 from trip_mm.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
+from trip_mm.training.ablation import VARIANTS, ablate
 from trip_mm.training.config import load_training_config
 from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.preparation import load_data, resolve_model_config
 from trip_mm.training.processes import Processes
+from trip_mm.training.progress import TrainingBar
 from trip_mm.training.record import Place
 from trip_mm.training.trainer import train
 
@@ -323,20 +327,28 @@ def test_fine_tuning_is_checked_before_the_data_are_read(tmp_path, data_file, ch
     assert not (tmp_path / "out").exists()
 
 
-def test_mixed_precision_learns(tmp_path, data_file):
-    changes = {
-        "precision": "bf16-mixed",
-        "optimizer": {"learning_rate": 1e-2, "force_gradient": "double-backward"},
-        "budget": {"max_steps": 30},
-        "validation": {"every_steps": 10},
-        "ema_decay": 0.5,
-        "schedule": {"kind": "plateau", "patience": 0},
+@pytest.mark.slow
+def test_mixed_precision_trains_float32_weights(tmp_path, data_file):
+    exact = {"force_gradient": "double-backward"}
+    weights = []
+    for precision in ("float32", "bf16-mixed"):
+        config = write_config(
+            tmp_path / "train.yaml",
+            data_file,
+            precision=precision,
+            optimizer=exact,
+            budget={"max_steps": 2},
+            validation={"every_steps": 2},
+            schedule={"kind": "plateau", "patience": 0},
+        )
+        weights.append(load_file(train(config, tmp_path / precision, report=silent)))
+    one, other = weights
+    assert {name: tensor.dtype for name, tensor in one.items()} == {
+        name: tensor.dtype for name, tensor in other.items()
     }
-    config = write_config(tmp_path / "train.yaml", data_file, **changes)
-    path = train(config, tmp_path / "out", report=silent)
-    rows = read_rows(tmp_path / "out" / "log.csv")
-    assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
-    assert {tensor.dtype for tensor in load_file(path).values()} <= {torch.float32, torch.float64}
+    name = "model.readout.0.weight"
+    assert not torch.equal(one[name], other[name])
+    torch.testing.assert_close(one[name], other[name], rtol=0.0, atol=0.02)
 
 
 def test_early_stopping_ends_a_run(tmp_path, data_file):
@@ -371,6 +383,57 @@ def test_elements_outside_the_model_name_the_group(tmp_path, data_file):
     config.write_text(yaml.safe_dump(values))
     with pytest.raises(DataError, match=r"molecule/\w+: holds O"):
         train(config, tmp_path / "out", report=silent)
+
+
+def test_four_networks_are_compared_and_the_comparison_resumes(tmp_path, data_file):
+    changes = {"budget": {"max_steps": 2}, "validation": {"every_steps": 1}}
+    config = write_config(tmp_path / "ablate.yaml", data_file, **changes)
+    values = yaml.safe_load(config.read_text())
+    values["model"].update(n_heads=2)
+    config.write_text(yaml.safe_dump(values))
+    out = tmp_path / "out"
+    lines: list[str] = []
+
+    def interrupt(line):
+        if line.startswith("step 1 ") and (out / "trip-one-head").exists():
+            raise InterruptedHereError
+
+    with pytest.raises(InterruptedHereError):
+        ablate(config, out, report=interrupt)
+    results = ablate(config, out, resume=True, report=lines.append)
+    assert [result.variant for result in results] == list(VARIANTS)
+    assert {result.steps for result in results} == {2}
+    sizes = {result.variant: result.n_parameters for result in results}
+    # Heads share out the same weights; attention has keys and queries.
+    assert sizes["trip"] == sizes["trip-one-head"] > sizes["trip-equivariant"]
+    configs = {v: load_potential(out / v / f"tiny-{v}.safetensors").config for v in VARIANTS}
+    assert (configs["trip"].n_heads, configs["trip-one-head"].n_heads) == (2, 1)
+    assert configs["trip-equivariant"].interaction == "convolution"
+    assert (configs["trip"].l_max, configs["trip-invariant"].l_max) == (1, 0)
+    table = (out / "ablations.md").read_text()
+    found = results[3].accuracy
+    assert f"| {found.energy_mae_kcal_per_mol:.2f}/{found.energy_rmse_kcal_per_mol:.2f} " in table
+    assert "| 5.30/8.05 " in table
+    assert "held out" in table
+    assert len(json.loads((out / "ablations.json").read_text())) == 4
+    values["committee"] = 2
+    config.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match="committee"):
+        ablate(config, out, report=silent)
+
+
+def test_progress_is_told(tmp_path, data_file, monkeypatch):
+    monkeypatch.setattr("trip_mm.training.progress._INTERVAL_S", 0.0)
+    config = write_config(tmp_path / "train.yaml", data_file)
+    told = []
+    train(config, tmp_path / "out", report=silent, tell=told.append)
+    assert [advance.step for advance in told] == list(range(1, 13))
+    assert told[-1].share == 1.0
+    assert told[5].share == pytest.approx(0.5)
+    assert all(advance.conformations_per_s > 0 and advance.loss > 0 for advance in told)
+    with TrainingBar(Console(file=io.StringIO(), force_terminal=True)) as bar:
+        bar.report("a line")
+        bar.tell(told[3])
 
 
 def test_the_command_reports_errors_in_one_line(tmp_path):

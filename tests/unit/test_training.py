@@ -27,7 +27,11 @@ from trip_mm.training.gradients import (
 from trip_mm.training.loader import BatchPlan, BatchStream
 from trip_mm.training.losses import LossSettings, energy_force_loss, pseudo_huber
 from trip_mm.training.module import parameter_groups
-from trip_mm.training.preparation import load_data, resolve_model_config
+from trip_mm.training.preparation import (
+    initial_potentials,
+    load_data,
+    resolve_model_config,
+)
 from trip_mm.training.processes import Processes
 from trip_mm.training.record import Place
 from trip_mm.training.schedule import Plateau, cosine_factor, step_factor, warmup_factor
@@ -138,6 +142,22 @@ def test_central_difference_equals_double_backward(store):
     (exact, loss_exact), (approximate, loss_approximate) = gradients
     assert loss_approximate == pytest.approx(loss_exact, rel=1e-12)
     assert ((approximate - exact).norm() / exact.norm()).item() < 2e-3
+
+
+def test_gradient_in_mixed_precision_points_the_same_way(store):
+    potential = new_potential(TINY, seed=3)
+    batch = store.batch(np.arange(6), torch.float32)
+    gradients = []
+    for enabled in (False, True):
+        potential.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            result = double_backward_loss(potential.model, batch, SETTINGS)
+        result.differentiable.backward()
+        gradients.append((flat_gradient(potential), result.terms.total.item()))
+    (exact, loss_exact), (rounded, loss_rounded) = gradients
+    assert loss_rounded == pytest.approx(loss_exact, rel=0.02)
+    assert loss_rounded != loss_exact
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0).item() > 0.99
 
 
 def test_batch_energies_and_forces_are_those_of_the_potential(store):
@@ -403,6 +423,8 @@ VALID = {"name": "x", "data": {"files": ["a.h5"]}, "budget": {"max_steps": 3}}
         ({"frozen": ["embedding"]}, r"frozen: random weights"),
         ({"precision": "float16"}, r"precision"),
         ({"committee": 1}, r"committee"),
+        ({"seed": -1}, r"seed"),
+        ({"data": {"files": ["a"], "split": {"seed": -1}}}, r"data.split.seed"),
         ({"optimizer": {"weight_decay": 7}}, r"optimizer.weight_decay"),
         ({"optimizer": {"clip": 0}}, r"optimizer.clip"),
         ({"validation": {"every_steps": 0}}, r"validation.every_steps"),
@@ -452,6 +474,21 @@ def test_the_thesis_preset_and_what_overrides_it():
     assert (changed.optimizer.clip, changed.optimizer.learning_rate) == (1.0, 1e-3)
     found = resolve_model_config(changed)
     assert (found.n_heads, found.lone_atoms) == (1, "trained")
+
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(RECIPES.rglob("*.yaml")) if "budget:" in path.read_text("utf-8")
+     or "preset: thesis" in path.read_text("utf-8")],
+    ids=lambda path: str(path.relative_to(RECIPES)),
+)  # fmt: skip
+def test_training_recipes_are_valid(path):
+    config = load_training_config(path)
+    potentials = initial_potentials(config, resolve_model_config(config))
+    assert len(potentials) == (config.committee or 1)
 
 
 def test_configuration_files(tmp_path: Path):

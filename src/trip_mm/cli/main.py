@@ -8,6 +8,7 @@ import typer
 
 from trip_mm import __version__
 from trip_mm.cli import (
+    ablate,
     active_learn,
     analyze,
     convert,
@@ -71,6 +72,7 @@ _register("doctor", doctor.command)
 _register("sample", sample.command)
 _register("label", label.command)
 _register("train", train.command)
+_register("ablate", ablate.command)
 _register("evaluate", evaluate.command)
 _register("active-learn", active_learn.command)
 _register("minimize", minimize.command)

@@ -17,11 +17,16 @@ def command(
         bool, typer.Option("--resume", help="Continue after the last checkpoint in --out.")
     ] = False,
 ) -> None:
-    """Train a model as CONFIG says, and export it as safetensors."""
+    """Train a model, or a committee, as CONFIG says, and export it as safetensors."""
     from trip_mm.training.config import load_training_config
+    from trip_mm.training.progress import TrainingBar
     from trip_mm.training.trainer import train
 
     run_directory = out or Path("runs") / f"train-{load_training_config(config).name}"
+    if console.is_terminal:
+        with TrainingBar(console) as bar:
+            train(config, run_directory, resume=resume, report=bar.report, tell=bar.tell)
+        return
     train(
         config,
         run_directory,

@@ -62,7 +62,7 @@ class SplitConfig(Section):
 
     by: Literal["formula", "random", "sequential"] = "formula"
     validation_fraction: Fraction = 0.05
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class DataConfig(Section):
@@ -186,7 +186,7 @@ class TrainingConfig(Section):
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     data: DataConfig
     model: dict[str, Any] = Field(default_factory=lambda: {"preset": "trip"})
     initial: Path | None = None

@@ -32,6 +32,7 @@ from trip_mm.training.loader import BatchStream, make_plan
 from trip_mm.training.module import TrainingModule, loss_settings
 from trip_mm.training.preparation import Prepared, set_statistics
 from trip_mm.training.processes import Processes
+from trip_mm.training.progress import ProgressCallback
 from trip_mm.training.record import (
     CHECKPOINT,
     Place,
@@ -110,7 +111,13 @@ def _fit(
     )
     last = place.out / CHECKPOINT
     checkpoint = TimedCheckpoint(last, config.checkpoint_interval_s)
-    callbacks = [Bookkeeping(), validation, checkpoint, Conclusion(checkpoint, validation)]
+    callbacks: list[lightning.Callback] = [
+        Bookkeeping(),
+        ProgressCallback(place.tell),
+        validation,
+        checkpoint,
+        Conclusion(checkpoint, validation),
+    ]
     place.report(_describe_network(potential, per_epoch, place.processes))
     trainer = _lightning_trainer(config, n_steps, place, callbacks)
     with warnings.catch_warnings():

@@ -17,6 +17,7 @@ from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore
 from trip_mm.training.dataset import Split
 from trip_mm.training.processes import Processes
+from trip_mm.training.progress import Tell, tell_nobody
 from trip_mm.training.statistics import EnergyStatistics
 from trip_mm.training.store import TrainingStore
 from trip_mm.training.streaming import SPOOL
@@ -37,12 +38,14 @@ class Place:
         resume: continue what lies there.
         processes: that train together.
         report: receives the lines of progress.
+        tell: receives between them where the run stands.
     """
 
     out: Path
     resume: bool
     processes: Processes
     report: Report
+    tell: Tell = tell_nobody
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def write_or_compare(out: Path, record: dict[str, Any], resume: bool) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically."""
+    """Writes plain JSON values atomically."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)

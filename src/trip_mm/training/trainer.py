@@ -1,5 +1,6 @@
 """Training from a configuration to an exported model, or to a committee of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,11 +18,17 @@ from trip_mm.training.preparation import (
     resolve_model_config,
 )
 from trip_mm.training.processes import launched_processes
+from trip_mm.training.progress import Tell, tell_nobody
 from trip_mm.training.record import Place, Report, check_run_directory, has_run
 
 
 def train(
-    config_path: str | Path, out_dir: str | Path, *, resume: bool = False, report: Report = print
+    config_path: str | Path,
+    out_dir: str | Path,
+    *,
+    resume: bool = False,
+    report: Report = print,
+    tell: Tell = tell_nobody,
 ) -> Path:
     """Trains a model, or a committee, as a configuration says and exports it.
 
@@ -33,6 +40,7 @@ def train(
         out_dir: directory of the run; must not exist, or be empty, unless resuming.
         resume: continue the run in `out_dir` after its last checkpoint.
         report: receives the lines of progress.
+        tell: receives twice a second where the run stands.
 
     Returns:
         The exported model, `OUT/NAME.safetensors`; of a committee, `OUT/NAME.json` beside the
@@ -45,11 +53,16 @@ def train(
         TrainingError: the loss became infinite.
     """
     config = load_training_config(config_path)
-    return train_config(config, Path(out_dir), resume=resume, report=report)
+    return train_config(config, Path(out_dir), resume=resume, report=report, tell=tell)
 
 
 def train_config(
-    config: TrainingConfig, out: Path, *, resume: bool = False, report: Report = print
+    config: TrainingConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    report: Report = print,
+    tell: Tell = tell_nobody,
 ) -> Path:
     """As `train`, from a configuration whose paths are absolute."""
     processes = launched_processes()
@@ -59,7 +72,9 @@ def train_config(
         torch.set_num_threads(config.n_threads)
     model_config = resolve_model_config(config)
     potentials = initial_potentials(config, model_config)
-    place = Place(out, resume, processes, report if processes.is_first else _silent)
+    place = Place(out, resume, processes, report, tell)
+    if not processes.is_first:
+        place = Place(out, resume, processes, _silent)
     if processes.is_first:
         _check_start(config, place)
     prepared = prepare(config, model_config, place)
@@ -100,11 +115,11 @@ def _train_committee(
         out = member_directory(place.out, number)
         place.report(f"member {number} of {len(potentials)}, seed {member.seed}")
         model = out / f"{member.name}.safetensors"
-        if place.resume and _is_finished(model, member):
+        if place.resume and is_finished(model, member):
             place.report(f"finished before: {model}")
         else:
             resumed = place.resume and has_run(out)
-            own = Place(out, resumed, place.processes, place.report)
+            own = replace(place, out=out, resume=resumed)
             if place.processes.is_first:
                 check_run_directory(out, resumed)
             model = fit_and_export(potential, member, prepared, own)
@@ -116,8 +131,16 @@ def _train_committee(
     return path
 
 
-def _is_finished(model: Path, config: TrainingConfig) -> bool:
-    """Whether a member was trained to the end of the budget that the configuration gives now."""
+def is_finished(model: Path, config: TrainingConfig) -> bool:
+    """Whether a model was trained to the end of the budget that the configuration gives now.
+
+    Args:
+        model: where the run would have exported it.
+        config: of the run.
+
+    Raises:
+        CheckpointError: a model is there, but no record of its training in it.
+    """
     if not model.is_file():
         return False
     header, _ = read_checkpoint(model)
