@@ -202,6 +202,13 @@ def test_run_directories_are_checked(tmp_path, data_file):
     )
     with pytest.raises(RunDirectoryError, match="`optimizer`"):
         train(changed, out, resume=True, report=silent)
+    # A record of a version without these settings.
+    record = json.loads((out / "train.json").read_text())
+    del record["n_processes"], record["config"]["precision"], record["config"]["data"]["storage"]
+    (out / "train.json").write_text(json.dumps(record))
+    longer = write_config(tmp_path / "longer.yaml", data_file, budget={"max_steps": 3})
+    train(longer, out, resume=True, report=silent)
+    assert load_potential(out / "tiny.safetensors").metadata["training"]["steps"] == 3
 
 
 def test_a_run_killed_before_its_first_checkpoint_resumes_at_the_start(tmp_path, data_file):

@@ -202,6 +202,12 @@ def test_a_scheduler_that_does_not_answer_is_an_error(monkeypatch) -> None:
         list(compute_on_cluster(slow_square, iter([(0, 0)]), "nonsense://x"))
 
 
+def test_processes_beside_a_scheduler_are_refused(tmp_path) -> None:
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2")
+    with pytest.raises(ConfigError, match="leave --processes out"):
+        label(job, processes=2, scheduler="tcp://127.0.0.1:1")
+
+
 def test_processes_get_tasks_as_they_finish() -> None:
     found = compute_in_processes(slow_square, ((n, n) for n in range(9)), 2)
     assert sorted(found) == [(n, n**2) for n in range(9)]

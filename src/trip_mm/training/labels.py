@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trip_mm.errors import DataError
+from trip_mm.errors import ConfigError, DataError
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import Conformation, read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_conformations
@@ -101,10 +101,15 @@ def label(
         scheduler: address of a Dask scheduler whose workers compute in place of processes here.
 
     Raises:
-        ConfigError: the method is unknown.
+        ConfigError: the method is unknown, or both processes and a scheduler are given.
         MissingDependencyError: the program behind the method is not installed.
         DataError: the geometries cannot be read, or parts there belong to another job.
     """
+    if scheduler is not None and processes > 1:
+        raise ConfigError(
+            f"--processes {processes} and --scheduler {scheduler}: the workers of the scheduler "
+            "compute, so leave --processes out"
+        )
     method = find_method(job.method)
     dataset = Dataset.open(job.geometries)
     header = _header(job, dataset, method.name, lone_atom_energies(method, dataset.elements()))

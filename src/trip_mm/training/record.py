@@ -151,16 +151,23 @@ def write_or_compare(out: Path, record: dict[str, Any], resume: bool) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(record))
     for key in ("model", "initial", "n_processes", "train_sha256", "validation_sha256"):
-        if before.get(key) != now[key]:
+        if before.get(key, now[key]) != now[key]:
             raise RunDirectoryError(
                 f"{out}: {key} differs from that of the run to resume; start a new run"
             )
-    for key in sorted(set(before["config"]) | set(now["config"])):
-        if key not in _CHANGEABLE and before["config"].get(key) != now["config"].get(key):
+    for key, value in now["config"].items():
+        if key not in _CHANGEABLE and _known(before["config"].get(key, value), value) != value:
             raise RunDirectoryError(
                 f"{out}: `{key}` of the configuration differs from that of the run to resume; "
                 f"only {', '.join(sorted(_CHANGEABLE))} may change"
             )
+
+
+def _known(before: Any, now: Any) -> Any:
+    """Adds settings that an older version did not write down, with their present values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return {key: _known(before.get(key, value), value) for key, value in now.items()}
+    return before
 
 
 def write_json(path: Path, value: Any) -> None:
