@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 import trip_mm
+from trip_mm import load_committee
 from trip_mm.training.config import load_training_config
 from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations
@@ -215,6 +216,22 @@ def test_two_processes_resume(config_file, tmp_path):
     )  # fmt: skip
     assert alone.returncode == 2
     assert "n_processes differs" in alone.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_committee_from_data_on_disk(config_file, tmp_path):
+    values = yaml.safe_load(config_file.read_text())
+    values["committee"] = 2
+    values["data"]["storage"] = "disk"
+    config = config_file.with_name("committee.yaml")
+    config.write_text(yaml.safe_dump(values))
+    done = by_torchrun(config, tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    committee = load_committee(tmp_path / "out" / "tiny.json")
+    assert len(committee) == 2
+    found = committee.predict(np.eye(3) * 1.2, np.asarray([8, 1, 1]))
+    assert found.max_force_disagreement > 0.0
+    assert (tmp_path / "out" / "conformations" / "header.json").is_file()
 
 
 def test_processes_take_different_minibatches(config_file):
