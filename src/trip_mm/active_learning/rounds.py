@@ -1,6 +1,6 @@
 """Active learning from a recipe: explore, select, label, retrain; round by round, resumable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def _rounds(
         if row is None:
             row = _round(recipe, committee, files, directory, machine, report)
         rows.append(row)
-        state = _state(row, number == recipe.max_rounds)
+        state = round_state(row, number == recipe.max_rounds)
         write_summary(out, rows, state)
         report(
             f"round {number}: {row['n_above']} of {row['n_frames']} frames above the threshold, "
@@ -171,7 +171,8 @@ def _rounds(
     return Outcome(state, committee, tuple(rows))
 
 
-def _state(row: dict[str, Any], last: bool) -> str:
+def round_state(row: Mapping[str, Any], last: bool) -> str:
+    """Says in words what the record of a round means; `last` if `max_rounds` allows no other."""
     if row["n_labelled"]:
         return (
             "ended after max_rounds; the last round still added geometries" if last else UNDER_WAY

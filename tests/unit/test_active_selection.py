@@ -1,0 +1,121 @@
+"""Which frames a round labels, and what is cut from them."""
+
+import numpy as np
+import pytest
+
+from trip_mm.active_learning.exploration import driver_of
+from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig
+from trip_mm.active_learning.rounds import CONVERGED, UNDER_WAY, round_state
+from trip_mm.active_learning.selection import Frame, choose, cut
+from trip_mm.training.sampling_dynamics import Liquid
+
+CELL = np.eye(3) * 20.0
+
+
+def selection(**settings: object) -> SelectionConfig:
+    return SelectionConfig.model_validate({"above": "2 kcal/mol/A", **settings})
+
+
+def frames(*values: float, trajectory: int = 1, stage: str = "01-nvt") -> list[Frame]:
+    return [
+        Frame(trajectory, stage, 10 * (index + 1), 0.01 * (index + 1), 0, value)
+        for index, value in enumerate(values)
+    ]
+
+
+def steps(chosen: list[Frame]) -> list[int]:
+    return [frame.step for frame in chosen]
+
+
+def test_only_frames_above_the_threshold_are_chosen_worst_first() -> None:
+    found = frames(1.0, 3.0, 1.9, 5.0, 2.0, 4.0)
+    assert steps(choose(found, selection())) == [20, 40, 60]
+    assert steps(choose(found, selection(max_frames=2))) == [40, 60]
+    assert choose(found, selection(above="1 eV/A")) == []
+
+
+def test_chosen_frames_of_a_trajectory_keep_their_distance() -> None:
+    found = frames(3.0, 4.0, 5.0, 4.5, 3.5)
+    assert steps(choose(found, selection(spacing="20 fs"))) == [10, 30, 50]
+    other = frames(3.0, 9.0, trajectory=2) + frames(8.0, stage="02-nvt")
+    chosen = choose(found + other, selection(spacing="20 fs"))
+    assert [(f.trajectory, f.stage, f.step) for f in chosen] == [
+        (1, "01-nvt", 10),
+        (1, "01-nvt", 30),
+        (1, "01-nvt", 50),
+        (1, "02-nvt", 10),
+        (2, "01-nvt", 20),
+    ]
+
+
+def liquid(n_waters: int = 30, n_solute: int = 4) -> Liquid:
+    """A linear solute at the corner of the cell and waters along the diagonal, ever farther."""
+    solute = np.asarray([[0.0, 1.5 * i, 0.0] for i in range(n_solute)])
+    water = np.asarray([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    shifts = [np.full(3, 2.0 + 0.3 * index) for index in range(n_waters)]
+    positions = np.concatenate([solute, *(water + shift for shift in shifts)])
+    numbers = np.asarray([6] * n_solute + [8, 1, 1] * n_waters)
+    waters = n_solute + np.arange(3 * n_waters).reshape(-1, 3)
+    return Liquid(None, positions, numbers, np.arange(n_solute), waters, CELL)
+
+
+@pytest.mark.parametrize("atom", [1, 4, 6, 4 + 3 * 3])
+def test_an_atom_at_the_solute_is_cut_with_the_solute(atom: int) -> None:
+    frame = liquid()
+    numbers, positions = cut(frame, atom, [5, 5], np.random.default_rng(0))
+    assert numbers.tolist() == [6] * 4 + [8, 1, 1] * 5
+    np.testing.assert_allclose(positions[:4], frame.start[:4])
+
+
+def test_a_water_far_away_is_cut_with_its_own_neighbours() -> None:
+    frame = liquid()
+    row = 15
+    numbers, positions = cut(frame, int(frame.waters[row, 2]), [5, 5], np.random.default_rng(0))
+    assert numbers.tolist() == [8, 1, 1] * 5
+    np.testing.assert_allclose(positions[:3], frame.start[frame.waters[row]])
+    kept = sorted(positions[::3, 0].tolist())
+    np.testing.assert_allclose(kept, frame.start[frame.waters[row - 2 : row + 3, 0], 0])
+
+
+def test_the_number_of_waters_is_drawn_and_a_whole_frame_stays_whole() -> None:
+    rng = np.random.default_rng(1)
+    sizes = {len(cut(liquid(), 0, [3, 6], rng)[0]) for _ in range(60)}
+    assert sizes == {4 + 3 * n for n in (3, 4, 5, 6)}
+    numbers, positions = cut(liquid(), 0, None, rng)
+    assert len(numbers) == len(positions) == 4 + 90
+    pure = liquid(n_solute=0)
+    assert len(cut(pure, 40, [4, 4], rng)[0]) == 12
+
+
+def recipe(trajectories: int) -> ActiveRecipe:
+    return ActiveRecipe.model_validate(
+        {
+            "name": "x",
+            "system": "s",
+            "protocol": "p",
+            "committee": ["a", "b", "c"],
+            "data": ["d"],
+            "dynamics": {"compare_every": "5 fs", "trajectories": trajectories},
+            "selection": {"above": "1 kcal/mol/A"},
+            "training": {},
+        }
+    )
+
+
+def test_members_drive_in_turn_across_rounds() -> None:
+    found = [driver_of(recipe(2), (number, k), 3) for number in (1, 2, 3) for k in (1, 2)]
+    assert found == [1, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("row", "last", "expected"),
+    [
+        ({"n_selected": 0, "n_labelled": 0, "n_unstable": 0}, False, CONVERGED),
+        ({"n_selected": 5, "n_labelled": 4, "n_unstable": 1}, False, UNDER_WAY),
+        ({"n_selected": 5, "n_labelled": 4, "n_unstable": 0}, True, "ended after max_rounds"),
+        ({"n_selected": 5, "n_labelled": 0, "n_unstable": 0}, False, "none of the 5 selected"),
+        ({"n_selected": 0, "n_labelled": 0, "n_unstable": 2}, False, "2 trajectories became"),
+    ],
+)
+def test_what_a_round_means(row: dict[str, int], last: bool, expected: str) -> None:
+    assert expected in round_state(row, last)
