@@ -27,6 +27,7 @@ LAYER_OF = {
     "export": 3,
     "committee": 3,
     "backends": 4,
+    "benchmark": 5,
     "geometry": 5,
     "simulation": 5,
     "surfaces": 5,

@@ -11,6 +11,7 @@ from trip_mm.cli import (
     ablate,
     active_learn,
     analyze,
+    bench,
     convert,
     doctor,
     evaluate,
@@ -77,6 +78,7 @@ _register("evaluate", evaluate.command)
 _register("active-learn", active_learn.command)
 _register("minimize", minimize.command)
 _register("frequencies", frequencies.command)
+_register("bench", bench.command)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(scan.app, name="scan")
 app.add_typer(torsion.app, name="torsion")
