@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import protocol
+import protocol  # type: ignore[import-not-found]
 
 _STEPS_ONE_WAY = 20
 
