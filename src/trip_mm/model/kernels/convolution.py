@@ -36,6 +36,7 @@ from trip_mm.model.kernels.vector import (
     gather_tile,
     load,
     load_block,
+    prefetch,
     restore_denormals,
     scatter_tile,
     splat,
@@ -62,6 +63,16 @@ def gather(source: Any, width: int, edges: Any, rows: Any, target: Any) -> None:
         first = min(k, width - LANES)
         gather_tile(source, rows, first, target, first * LANES)
         k += LANES
+
+
+@njit(nogil=True)
+def prefetch_rows(array: Any, width: int, order: Any, first: int, last: int) -> None:
+    """Asks for the rows of at most LANES edges: they lie all over memory."""
+    for i in range(first, min(first + LANES, last)):
+        row = order[i] * width
+        for k in range(0, width, LANES):
+            prefetch(array, row + k)
+        prefetch(array, row + width - 1)
 
 
 @njit(nogil=True)
@@ -393,6 +404,8 @@ def forward(
             continue
         _sender_matrix(plan, w, features, node, z)
         for start in range(bounds[node], bounds[node + 1], LANES):
+            prefetch_rows(messages, plan.n_messages, order, start, bounds[node + 1])
+            prefetch_rows(harmonics, plan.n_harmonics, order, start + LANES, bounds[last])
             _edges_of(order, start, bounds[node + 1], edges)
             _edge_inputs(plan, node, edges, rows, edge_features, shifts, harmonics, x, y)
             for trunk in range(plan.n_trunks):
@@ -460,6 +473,9 @@ def backward(
         _sender_matrix(plan, w, features, node, z)
         d_z[:] = 0.0
         for start in range(bounds[node], bounds[node + 1], LANES):
+            prefetch_rows(d_harmonics, plan.n_harmonics, order, start, bounds[node + 1])
+            prefetch_rows(harmonics, plan.n_harmonics, order, start + LANES, bounds[last])
+            prefetch_rows(d_messages, plan.n_messages, order, start + LANES, bounds[last])
             count = _edges_of(order, start, bounds[node + 1], edges)
             _edge_inputs(plan, node, edges, rows, edge_features, shifts, harmonics, x, y)
             gather(d_messages, plan.n_messages, edges, rows, d_m)

@@ -358,6 +358,26 @@ def store_block(typingctx: Any, array: Any, index: Any, stride: Any, block: Any)
     return types.void(array, types.intp, types.intp, block), codegen
 
 
+@intrinsic
+def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
+    """Asks for the cache line of `array[index]`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = _data(context, builder, signature.args[0], args[0])
+        byte_pointer = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte_pointer, _I32, _I32, _I32]),
+            "llvm.prefetch.p0i8",
+        )
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte_pointer)
+        read, keep, into_data_cache = (ir.Constant(_I32, value) for value in (0, 3, 1))
+        builder.call(function, [pointer, read, keep, into_data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
     """Emits the transpose of a square of LANES vectors."""
     rows = list(rows)
