@@ -52,6 +52,12 @@ def add_transposed(
 ) -> None:
     """Adds sum_i w[start + i * n_in + k] y[i] to x[k]."""
     k = 0
+    while k + 16 <= n_in:
+        wide = load_block(x, x0 + k * LANES, LANES, 16)
+        for i in range(n_out):
+            wide = fma_scalars(wide, load(y, y0 + i * LANES), w, start + i * n_in + k, 1)
+        store_block(x, x0 + k * LANES, LANES, wide)
+        k += 16
     while k + 8 <= n_in:
         block = load_block(x, x0 + k * LANES, LANES, 8)
         for i in range(n_out):
