@@ -15,7 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trip_mm.model.kernels import threads
-from trip_mm.model.kernels.vector import flush_denormals, restore_denormals
+from trip_mm.model.kernels.convolution import edges_of, gather, scatter
+from trip_mm.model.kernels.vector import (
+    LANES,
+    exp,
+    fill,
+    flush_denormals,
+    fma,
+    load,
+    maximum,
+    restore_denormals,
+    splat,
+    store,
+    total,
+)
 
 
 class HeadTables(NamedTuple):
@@ -61,75 +74,179 @@ def head_tables(n_heads: int, n_channels: int, l_in_max: int, l_max: int) -> Hea
     )  # fmt: skip
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"}, cache=True)
+@njit(nogil=True)
+def _longest(first: int, last: int, bounds: Any) -> int:
+    """Number of groups of LANES edges at the receiver that has most."""
+    longest = 0
+    for atom in range(first, last):
+        longest = max(longest, bounds[atom + 1] - bounds[atom])
+    return (longest + LANES - 1) // LANES
+
+
+@njit(nogil=True)
+def _logits(tables: HeadTables, own: Any, query: Any, q0: int, shift: Any, a: Any, a0: int) -> None:
+    """Scaled products of keys and query plus `shift`, of every head, for LANES edges."""
+    n_key = tables.n_queries // tables.n_heads
+    scale = fill(own, tables.scale)
+    for head in range(tables.n_heads):
+        logit = fill(own, 0.0)
+        for j in range(head * n_key, (head + 1) * n_key):
+            key = load(own, tables.key[j] * LANES)
+            logit = fma(key, splat(query, q0 + tables.query[j]), logit)
+        store(a, a0 + head * LANES, fma(logit, scale, load(shift, 0)))
+
+
+@njit(nogil=True)
+def _softmax(a: Any, at: int, stride: int, n_groups: int, mask: Any) -> None:
+    """Turns the logits of one head into weights; idle lanes, mask 0, get none."""
+    top = load(a, at)
+    for g in range(1, n_groups):
+        top = maximum(top, load(a, at + g * stride))
+    store(mask, n_groups * LANES, top)
+    largest = mask[n_groups * LANES]
+    for lane in range(1, LANES):
+        largest = max(largest, mask[n_groups * LANES + lane])
+    top = fill(a, np.float64(largest))
+    norm = fill(a, 0.0)
+    for g in range(n_groups):
+        weight = exp(load(a, at + g * stride) - top) * load(mask, g * LANES)
+        store(a, at + g * stride, weight)
+        norm = norm + weight
+    factor = fill(a, 1.0 / np.float64(total(norm)))
+    for g in range(n_groups):
+        store(a, at + g * stride, load(a, at + g * stride) * factor)
+
+
+@njit(nogil=True, cache=True)
 def _forward(
     tables: HeadTables, first: int, last: int, order: Any, bounds: Any, messages: Any, query: Any,
     log_envelope: Any, weights: Any, sums: Any,
 ) -> None:  # fmt: skip
-    """Attention weights `[n_edges, n_heads]` and sums `[n_atoms, n_targets]` of some receivers."""
+    """Attention weights `[n_edges, n_heads]` and sums `[n_atoms, n_targets]` of some receivers.
+
+    Edges lie in lanes: `tile` is `[group, message, lane]`, `a` is `[group, head, lane]`.
+    """
     floating_point = flush_denormals()
-    n_heads = tables.n_heads
-    n_key, n_value = tables.n_queries // n_heads, tables.n_targets // n_heads
-    scale = messages.dtype.type(tables.scale)
+    n_heads, n_m = tables.n_heads, tables.n_messages
+    n_value = tables.n_targets // n_heads
+    most = _longest(first, last, bounds)
+    tile = np.empty(most * n_m * LANES, messages.dtype)
+    a = np.empty(most * n_heads * LANES, messages.dtype)
+    mask = np.empty((most + 1) * LANES, messages.dtype)
+    shift = np.empty(LANES, messages.dtype)
+    edges, rows = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for atom in range(first, last):
+        begin, end = bounds[atom], bounds[atom + 1]
+        n_groups = (end - begin + LANES - 1) // LANES
         q0, t0 = atom * tables.n_queries, atom * tables.n_targets
-        for head in range(n_heads):
-            largest = messages.dtype.type(-np.inf)
-            for i in range(bounds[atom], bounds[atom + 1]):
-                m0 = order[i] * tables.n_messages
-                logit = messages.dtype.type(0.0)
-                for j in range(head * n_key, (head + 1) * n_key):
-                    logit += messages[m0 + tables.key[j]] * query[q0 + tables.query[j]]
-                logit = logit * scale + log_envelope[order[i]]
-                weights[order[i] * n_heads + head] = logit
-                largest = max(largest, logit)
-            total = messages.dtype.type(0.0)
-            for i in range(bounds[atom], bounds[atom + 1]):
-                at = order[i] * n_heads + head
-                weights[at] = math.exp(weights[at] - largest)
-                total += weights[at]
-            for i in range(bounds[atom], bounds[atom + 1]):
-                m0 = order[i] * tables.n_messages
-                weight = weights[order[i] * n_heads + head] / total
-                weights[order[i] * n_heads + head] = weight
-                for j in range(head * n_value, (head + 1) * n_value):
-                    sums[t0 + tables.target[j]] += weight * messages[m0 + tables.value[j]]
+        for g in range(n_groups):
+            count = edges_of(order, begin + g * LANES, end, edges)
+            own = tile[g * n_m * LANES : (g + 1) * n_m * LANES]
+            gather(messages, n_m, edges, rows, own)
+            for lane in range(LANES):
+                shift[lane] = log_envelope[edges[lane]]
+                mask[g * LANES + lane] = 1.0 if lane < count else 0.0
+            _logits(tables, own, query, q0, shift, a, g * n_heads * LANES)
+        for head in range(n_heads if n_groups > 0 else 0):
+            _softmax(a, head * LANES, n_heads * LANES, n_groups, mask)
+            for j in range(head * n_value, (head + 1) * n_value):
+                value = fill(a, 0.0)
+                for g in range(n_groups):
+                    weight = load(a, (g * n_heads + head) * LANES)
+                    value = fma(weight, load(tile, (g * n_m + tables.value[j]) * LANES), value)
+                sums[t0 + tables.target[j]] = total(value)
+        for i in range(begin, end):
+            at = (i - begin) // LANES * n_heads * LANES + (i - begin) % LANES
+            for head in range(n_heads):
+                weights[order[i] * n_heads + head] = a[at + head * LANES]
     restore_denormals(floating_point)
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"}, cache=True)
+@njit(nogil=True)
+def _message_gradients(
+    tables: HeadTables, a: Any, d_logit: Any, a0: int, query: Any, q0: int, d_sums: Any, t0: int,
+    out: Any,
+) -> None:  # fmt: skip
+    """Gradients of the values and keys of LANES edges, `[message, lane]`."""
+    n_key, n_value = tables.n_queries // tables.n_heads, tables.n_targets // tables.n_heads
+    for head in range(tables.n_heads):
+        weight, slope = load(a, a0 + head * LANES), load(d_logit, a0 + head * LANES)
+        for j in range(head * n_value, (head + 1) * n_value):
+            store(out, tables.value[j] * LANES, weight * splat(d_sums, t0 + tables.target[j]))
+        for j in range(head * n_key, (head + 1) * n_key):
+            store(out, tables.key[j] * LANES, slope * splat(query, q0 + tables.query[j]))
+
+
+@njit(nogil=True)
+def _logit_gradients(
+    tables: HeadTables, n_groups: int, tile: Any, a: Any, d_sums: Any, t0: int, d_logit: Any
+) -> None:
+    """Gradients of the logits of all edges of a receiver, in the layout of the weights `a`."""
+    n_heads, n_m = tables.n_heads, tables.n_messages
+    n_value = tables.n_targets // n_heads
+    for head in range(n_heads):
+        mean = fill(a, 0.0)
+        for g in range(n_groups):
+            d_weight = fill(a, 0.0)
+            for j in range(head * n_value, (head + 1) * n_value):
+                value = load(tile, (g * n_m + tables.value[j]) * LANES)
+                d_weight = fma(value, splat(d_sums, t0 + tables.target[j]), d_weight)
+            at = (g * n_heads + head) * LANES
+            store(d_logit, at, d_weight)
+            mean = fma(load(a, at), d_weight, mean)
+        shared = fill(a, np.float64(total(mean)))
+        for g in range(n_groups):
+            at = (g * n_heads + head) * LANES
+            store(d_logit, at, load(a, at) * (load(d_logit, at) - shared))
+
+
+@njit(nogil=True, cache=True)
 def _backward(
     tables: HeadTables, first: int, last: int, order: Any, bounds: Any, messages: Any, query: Any,
-    weights: Any, d_sums: Any, d_weights: Any, d_messages: Any, d_query: Any, d_log_envelope: Any,
+    weights: Any, d_sums: Any, d_messages: Any, d_query: Any, d_log_envelope: Any,
 ) -> None:  # fmt: skip
-    """Gradients of `_forward`; `d_weights` is scratch, the last two outputs start at 0."""
+    """Gradients of `_forward`; those of atoms without edges are left alone."""
     floating_point = flush_denormals()
-    n_heads = tables.n_heads
-    n_key, n_value = tables.n_queries // n_heads, tables.n_targets // n_heads
-    scale = messages.dtype.type(tables.scale)
+    n_heads, n_m = tables.n_heads, tables.n_messages
+    most = _longest(first, last, bounds)
+    tile = np.empty(most * n_m * LANES, messages.dtype)
+    a = np.empty(most * n_heads * LANES, messages.dtype)
+    d_logit = np.empty(most * n_heads * LANES, messages.dtype)
+    out = np.empty(n_m * LANES, messages.dtype)
+    edges, rows = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for atom in range(first, last):
+        begin, end = bounds[atom], bounds[atom + 1]
+        n_groups = (end - begin + LANES - 1) // LANES
         q0, t0 = atom * tables.n_queries, atom * tables.n_targets
-        for head in range(n_heads):
-            mean = messages.dtype.type(0.0)
-            for i in range(bounds[atom], bounds[atom + 1]):
-                m0, at = order[i] * tables.n_messages, order[i] * n_heads + head
-                d_weight = messages.dtype.type(0.0)
-                weight = weights[at]
-                for j in range(head * n_value, (head + 1) * n_value):
-                    d_sum = d_sums[t0 + tables.target[j]]
-                    d_weight += messages[m0 + tables.value[j]] * d_sum
-                    d_messages[m0 + tables.value[j]] = weight * d_sum
-                d_weights[at] = d_weight
-                mean += weight * d_weight
-            for i in range(bounds[atom], bounds[atom + 1]):
-                m0, at = order[i] * tables.n_messages, order[i] * n_heads + head
-                d_logit = weights[at] * (d_weights[at] - mean)
-                d_log_envelope[order[i]] += d_logit
-                d_logit *= scale
-                for j in range(head * n_key, (head + 1) * n_key):
-                    k, q = m0 + tables.key[j], q0 + tables.query[j]
-                    d_query[q] += d_logit * messages[k]
-                    d_messages[k] = d_logit * query[q]
+        for g in range(n_groups):
+            count = edges_of(order, begin + g * LANES, end, edges)
+            gather(messages, n_m, edges, rows, tile[g * n_m * LANES : (g + 1) * n_m * LANES])
+            for lane in range(LANES):
+                w0 = edges[lane] * n_heads
+                for head in range(n_heads):
+                    weight = weights[w0 + head] if lane < count else messages.dtype.type(0.0)
+                    a[(g * n_heads + head) * LANES + lane] = weight
+        _logit_gradients(tables, n_groups, tile, a, d_sums, t0, d_logit)
+        for i in range(begin, end):
+            at = (i - begin) // LANES * n_heads * LANES + (i - begin) % LANES
+            slope = messages.dtype.type(0.0)
+            for head in range(n_heads):
+                slope += d_logit[at + head * LANES]
+            d_log_envelope[order[i]] = slope
+        for at in range(n_groups * n_heads):
+            store(d_logit, at * LANES, load(d_logit, at * LANES) * fill(a, tables.scale))
+        for j in range(tables.n_queries if n_groups > 0 else 0):
+            head = j // (tables.n_queries // n_heads)
+            slopes = fill(a, 0.0)
+            for g in range(n_groups):
+                key = load(tile, (g * n_m + tables.key[j]) * LANES)
+                slopes = fma(load(d_logit, (g * n_heads + head) * LANES), key, slopes)
+            d_query[q0 + tables.query[j]] = total(slopes)
+        for g in range(n_groups):
+            edges_of(order, begin + g * LANES, end, edges)
+            at = g * n_heads * LANES
+            _message_gradients(tables, a, d_logit, at, query, q0, d_sums, t0, out)
+            scatter(out, n_m, edges, rows, d_messages)
     restore_denormals(floating_point)
 
 
@@ -187,13 +304,12 @@ def attention_backward(
         torch.zeros_like(query, memory_format=torch.contiguous_format),
         messages.new_zeros(messages.shape[0]),
     )
-    scratch = threads.flat(torch.empty_like(weights))
     inputs = [threads.flat(t) for t in (messages, query, weights, gradient)]
     edges, starts = threads.flat(order), threads.flat(bounds)
     out = [threads.flat(t) for t in outputs]
 
     def work(worker: int, first: int, last: int) -> None:
-        _backward(tables, first, last, edges, starts, *inputs, scratch, *out)
+        _backward(tables, first, last, edges, starts, *inputs, *out)
 
     threads.run(work, starts)
     return outputs

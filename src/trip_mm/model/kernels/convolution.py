@@ -241,7 +241,7 @@ def _weight_gradient(plan: Plan, features: Any, node: int, d_z: Any, d_w: Any) -
 
 
 @njit(nogil=True)
-def _sparse_product(
+def sparse_product(
     bounds: Any, columns: Any, coefficients: Any, n_rows: int, x: Any, y: Any
 ) -> None:
     """Sets y[row] = sum of coefficient * x[column] for every lane."""
@@ -254,26 +254,36 @@ def _sparse_product(
 
 @njit(nogil=True)
 def _couple(plan: Plan, degree: int, basis: Any, u: Any, messages: Any) -> None:
-    """message[c_out, m_out] = sum_q B[m_out, q] u[q, c_out] of one output degree."""
+    """message[c_out, m_out] = sum_q B[m_out, q] u[q, c_out] of one output degree.
+
+    As in the two functions below, pairs share what they load.
+    """
     n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
     size = 2 * degree + 1
-    for m in range(size):
+    for m in range(0, size, 2):
+        paired = m + 1 < size
         b0 = (plan.basis_start[degree] + m * n_columns) * LANES
+        b1 = b0 + n_columns * LANES
         at = (plan.message_start[degree] + m) * LANES
         o = 0
         while o + BLOCK <= n_out:
-            block = zeros(u, 8)
+            first, second = zeros(u, 8), zeros(u, 8)
             for q in range(n_columns):
-                row = (q * n_out + o) * LANES
-                block = fma_vectors(block, load(basis, b0 + q * LANES), u, row, LANES)
-            store_block(messages, at + o * size * LANES, size * LANES, block)
+                values = load_block(u, (q * n_out + o) * LANES, LANES, 8)
+                first = fma_block(first, load(basis, b0 + q * LANES), values)
+                if paired:
+                    second = fma_block(second, load(basis, b1 + q * LANES), values)
+            store_block(messages, at + o * size * LANES, size * LANES, first)
+            if paired:
+                store_block(messages, at + (o * size + 1) * LANES, size * LANES, second)
             o += BLOCK
         while o < n_out:
-            single = zeros(u, 1)
-            for q in range(n_columns):
-                row = (q * n_out + o) * LANES
-                single = fma_vectors(single, load(basis, b0 + q * LANES), u, row, LANES)
-            store_block(messages, at + o * size * LANES, size * LANES, single)
+            for i in range(2 if paired else 1):
+                single = zeros(u, 1)
+                for q in range(n_columns):
+                    b = load(basis, b0 + (i * n_columns + q) * LANES)
+                    single = fma_vectors(single, b, u, (q * n_out + o) * LANES, LANES)
+                store_block(messages, at + (o * size + i) * LANES, LANES, single)
             o += 1
 
 
@@ -284,23 +294,29 @@ def _couple_gradient_u(plan: Plan, degree: int, basis: Any, d_messages: Any, d_u
     size = 2 * degree + 1
     b0 = plan.basis_start[degree] * LANES
     at = plan.message_start[degree] * LANES
-    for q in range(n_columns):
+    for q in range(0, n_columns, 2):
+        paired = q + 1 < n_columns
         o = 0
         while o + BLOCK <= n_out:
-            block = zeros(d_u, 8)
+            first, second = zeros(d_u, 8), zeros(d_u, 8)
             for m in range(size):
-                b = load(basis, b0 + (m * n_columns + q) * LANES)
                 row = at + (o * size + m) * LANES
-                block = fma_vectors(block, b, d_messages, row, size * LANES)
-            store_block(d_u, (q * n_out + o) * LANES, LANES, block)
+                values = load_block(d_messages, row, size * LANES, 8)
+                b = b0 + (m * n_columns + q) * LANES
+                first = fma_block(first, load(basis, b), values)
+                if paired:
+                    second = fma_block(second, load(basis, b + LANES), values)
+            store_block(d_u, (q * n_out + o) * LANES, LANES, first)
+            if paired:
+                store_block(d_u, ((q + 1) * n_out + o) * LANES, LANES, second)
             o += BLOCK
         while o < n_out:
-            single = zeros(d_u, 1)
-            for m in range(size):
-                b = load(basis, b0 + (m * n_columns + q) * LANES)
-                row = at + (o * size + m) * LANES
-                single = fma_vectors(single, b, d_messages, row, size * LANES)
-            store_block(d_u, (q * n_out + o) * LANES, LANES, single)
+            for i in range(2 if paired else 1):
+                single = zeros(d_u, 1)
+                for m in range(size):
+                    b = load(basis, b0 + (m * n_columns + q + i) * LANES)
+                    single = fma_vectors(single, b, d_messages, at + (o * size + m) * LANES, LANES)
+                store_block(d_u, ((q + i) * n_out + o) * LANES, LANES, single)
             o += 1
 
 
@@ -310,22 +326,30 @@ def _couple_gradient_basis(plan: Plan, degree: int, u: Any, d_messages: Any, d_b
     n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
     size = 2 * degree + 1
     at = plan.message_start[degree] * LANES
-    for m in range(size):
+    for m in range(0, size, 2):
+        paired = m + 1 < size
         b0 = (plan.basis_start[degree] + m * n_columns) * LANES
+        b1 = b0 + n_columns * LANES
         q = 0
         while q + BLOCK <= n_columns:
-            block = zeros(u, 8)
+            first, second = zeros(u, 8), zeros(u, 8)
             for o in range(n_out):
-                d = load(d_messages, at + (o * size + m) * LANES)
-                block = fma_vectors(block, d, u, (q * n_out + o) * LANES, n_out * LANES)
-            store_block(d_basis, b0 + q * LANES, LANES, block)
+                values = load_block(u, (q * n_out + o) * LANES, n_out * LANES, 8)
+                d = at + (o * size + m) * LANES
+                first = fma_block(first, load(d_messages, d), values)
+                if paired:
+                    second = fma_block(second, load(d_messages, d + LANES), values)
+            store_block(d_basis, b0 + q * LANES, LANES, first)
+            if paired:
+                store_block(d_basis, b1 + q * LANES, LANES, second)
             q += BLOCK
         while q < n_columns:
-            single = zeros(u, 1)
-            for o in range(n_out):
-                d = load(d_messages, at + (o * size + m) * LANES)
-                single = fma_vectors(single, d, u, (q * n_out + o) * LANES, n_out * LANES)
-            store_block(d_basis, b0 + q * LANES, LANES, single)
+            for i in range(2 if paired else 1):
+                single = zeros(u, 1)
+                for o in range(n_out):
+                    d = load(d_messages, at + (o * size + m + i) * LANES)
+                    single = fma_vectors(single, d, u, (q * n_out + o) * LANES, LANES)
+                store_block(d_basis, b0 + (i * n_columns + q) * LANES, LANES, single)
             q += 1
 
 
@@ -345,7 +369,7 @@ def _add_matrix_gradient(
 
 
 @njit(nogil=True)
-def _edges_of(order: Any, first: int, last: int, edges: Any) -> int:
+def edges_of(order: Any, first: int, last: int, edges: Any) -> int:
     """Fills `edges` with LANES edges from `first` on, the last one again in idle lanes."""
     count = min(LANES, last - first)
     for lane in range(LANES):
@@ -406,14 +430,14 @@ def forward(
         for start in range(bounds[node], bounds[node + 1], LANES):
             prefetch_rows(messages, plan.n_messages, order, start, bounds[node + 1])
             prefetch_rows(harmonics, plan.n_harmonics, order, start + LANES, bounds[last])
-            _edges_of(order, start, bounds[node + 1], edges)
+            edges_of(order, start, bounds[node + 1], edges)
             _edge_inputs(plan, node, edges, rows, edge_features, shifts, harmonics, x, y)
             for trunk in range(plan.n_trunks):
                 trunk_forward(
                     w, trunk * plan.trunk_size, plan.n_edge_features, n, x, state, 0, hidden,
                     trunk * n_h * LANES,
                 )  # fmt: skip
-            _sparse_product(
+            sparse_product(
                 plan.basis_bounds, plan.basis_harmonic, plan.basis_coefficient, plan.n_basis, y,
                 basis,
             )  # fmt: skip
@@ -476,7 +500,7 @@ def backward(
             prefetch_rows(d_harmonics, plan.n_harmonics, order, start, bounds[node + 1])
             prefetch_rows(harmonics, plan.n_harmonics, order, start + LANES, bounds[last])
             prefetch_rows(d_messages, plan.n_messages, order, start + LANES, bounds[last])
-            count = _edges_of(order, start, bounds[node + 1], edges)
+            count = edges_of(order, start, bounds[node + 1], edges)
             _edge_inputs(plan, node, edges, rows, edge_features, shifts, harmonics, x, y)
             gather(d_messages, plan.n_messages, edges, rows, d_m)
             for k in range(plan.n_messages if count < LANES else 0):
@@ -491,7 +515,7 @@ def backward(
                 for lane in range(LANES):
                     for h in range(n):
                         hidden_rows[h0 + lane * n_h + h] = hidden[h0 + h * LANES + lane]
-            _sparse_product(
+            sparse_product(
                 plan.basis_bounds, plan.basis_harmonic, plan.basis_coefficient, plan.n_basis, y,
                 basis,
             )  # fmt: skip
@@ -506,7 +530,7 @@ def backward(
                     store(d_u, i * LANES, fill(d_u, 0.0))
                 add_transposed(z, z0 * n_h, n_rows, n_h, d_u, 0, d_hidden, h0)
                 _add_matrix_gradient(n_rows, n_h, z0, d_u, hidden_rows, h0, d_z)
-            _sparse_product(
+            sparse_product(
                 plan.harmonic_bounds, plan.harmonic_basis, plan.harmonic_coefficient,
                 plan.n_harmonics, d_basis, d_y,
             )  # fmt: skip

@@ -246,6 +246,16 @@ def exp(typingctx: Any, a: Any) -> Any:
 
 
 @intrinsic
+def maximum(typingctx: Any, a: Any, b: Any) -> Any:
+    """Returns the larger of a and b, lane by lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "maxnum", list(args))
+
+    return a(a, a), codegen
+
+
+@intrinsic
 def total(typingctx: Any, a: Any) -> Any:
     """Returns the sum of the lanes, a scalar."""
 
