@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import trip_mm.model.kernels.attention
-import trip_mm.model.kernels.operators  # noqa: F401  (both register torch.ops.trip_mm)
+import trip_mm.model.kernels.harmonics
+import trip_mm.model.kernels.operators  # noqa: F401  (all register torch.ops.trip_mm)
 from trip_mm.model.attention import EnvelopeSoftmax, MessageAttention
 from trip_mm.model.kernels.plan import round_up
 from trip_mm.model.kernels.vector import LANES
@@ -30,13 +31,13 @@ class HarmonicsBasis(nn.Module):
 
     def __init__(self, basis: KernelBasis) -> None:
         super().__init__()
-        self.basis = basis
+        self.degree = 2 * basis.l_max
 
     def forward(
         self, directions: Tensor, envelope: Tensor, senders: Tensor, n_atoms: int
     ) -> list[Tensor]:
         """Returns harmonics times envelope, order, bounds; arguments as of `KernelBasis`."""
-        harmonics = self.basis.harmonics(directions, envelope)
+        harmonics = torch.ops.trip_mm.harmonics(directions, envelope, self.degree)
         order, bounds = torch.ops.trip_mm.sort_edges(senders, n_atoms)
         return [harmonics, order, bounds]
 

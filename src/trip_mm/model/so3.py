@@ -91,6 +91,17 @@ def kernel_couplings(l_in: int, l_out: int) -> Tensor:
     return couplings
 
 
+def harmonics_of(vectors: Tensor, degree: int) -> Tensor:
+    """Returns the harmonics of degrees 0 ... `degree` of vectors `[n, 3]`, `[n, (degree + 1)**2]`.
+
+    Homogeneous polynomials of the components, in e3nn's "integral" normalisation on unit vectors.
+    """
+    found: Tensor = o3.spherical_harmonics(
+        list(range(degree + 1)), vectors, normalize=False, normalization="integral"
+    )
+    return found
+
+
 class KernelBasis(nn.Module):
     """Angular part of the weight kernels of an edge, envelope included (TrIP thesis Eq. 5, 18).
 

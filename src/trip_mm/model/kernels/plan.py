@@ -91,7 +91,7 @@ def _couplings(l_in_max: int, l_out_max: int) -> list[tuple[int, int, float]]:
     return sorted(found)
 
 
-def _sparse(
+def sparse_rows(
     triples: list[tuple[int, int, float]], n_rows: int, dtype: Any
 ) -> tuple[Integers, Integers, NDArray[Any]]:
     """Compressed rows of (row, column, value)."""
@@ -139,8 +139,8 @@ def make_plan(spec: tuple[int, ...], dtype_name: str) -> Plan:
     weights = [n_out[lo] * n_in * paths[lo] * padded for lo in degrees]
     size = trunk_size(n_edge_features, n_hidden)
     couplings = _couplings(l_in_max, len(n_out) - 1)
-    forward = _sparse(couplings, sum(basis), dtype_name)
-    backward = _sparse(sorted((k, b, c) for b, k, c in couplings), n_harmonics, dtype_name)
+    forward = sparse_rows(couplings, sum(basis), dtype_name)
+    backward = sparse_rows(sorted((k, b, c) for b, k, c in couplings), n_harmonics, dtype_name)
 
     def starts(sizes: list[int]) -> Integers:
         return _integers([sum(sizes[:lo]) for lo in degrees])
