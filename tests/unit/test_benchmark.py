@@ -93,6 +93,7 @@ def measured(system: str, n_atoms: int, backend: str, seconds: float) -> Measure
     neighbors = 0.1 * seconds if backend == "direct" else None
     return Measurement(
         Case(system, "m", backend, "kernels"), n_atoms, (seconds, 2 * seconds, seconds / 2),
+        cpu_seconds=(seconds,) * 3,
         flop=1e9, dense_flop_per_s=1e11, neighbors_s=neighbors,
     )  # fmt: skip
 

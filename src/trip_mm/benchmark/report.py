@@ -33,6 +33,7 @@ def row(measurement: Measurement, timestep_fs: float) -> dict[str, Any]:
             "median": measurement.quantile(0.5) * 1e3,
             "q90": measurement.quantile(0.9) * 1e3,
         },
+        "cpu_ms_per_step": float(np.median(measurement.cpu_seconds)) * 1e3,
         "ns_per_day": measurement.ns_per_day(timestep_fs),
         "atom_steps_per_s": measurement.n_atoms / measurement.quantile(0.5),
         "n_edges": measurement.n_edges,
@@ -106,11 +107,11 @@ def _table(measurements: Sequence[Measurement], settings: Settings) -> "Table":
     shown = Table(
         title=f"{first.case.system}: {first.n_atoms} atoms, {settings.threads} threads, "
         f"{settings.precision} precision",
-        caption="10-90 %: quantiles. dense: share of the rate of a dense product. shares: "
-        "neighbours, network, OpenMM.",
+        caption="10-90 %: quantiles. CPU: of all threads. dense: share of the rate of a dense "
+        "product. shares: neighbours, network, OpenMM.",
     )
     shown.add_column("case", overflow="fold")
-    for header in ("ms/step", "10-90 %", "ns/day", "atoms/s", "MiB", "dense", "shares"):
+    for header in ("ms/step", "10-90 %", "CPU ms", "ns/day", "atoms/s", "MiB", "dense", "shares"):
         shown.add_column(header, justify="right", no_wrap=True)
     for found in measurements:
         if found.problem is not None:
@@ -122,6 +123,7 @@ def _table(measurements: Sequence[Measurement], settings: Settings) -> "Table":
             _three_digits(found.quantile(0.5) * 1e3),
             f"{_three_digits(found.quantile(0.1) * 1e3)}-"
             f"{_three_digits(found.quantile(0.9) * 1e3)}",
+            _three_digits(float(np.median(found.cpu_seconds)) * 1e3),
             _three_digits(found.ns_per_day(settings.timestep_fs)),
             f"{found.n_atoms / found.quantile(0.5):.0f}",
             "" if found.peak_memory_mib is None else f"{found.peak_memory_mib:.0f}",

@@ -38,6 +38,8 @@ class Measurement:
         case: what was measured.
         n_atoms: atoms of the system.
         seconds: wall time of every step, in the order of the turns.
+        cpu_seconds: CPU time of every step, over all threads, waiting in loops included: what
+            else the machine does disturbs it least.
         n_edges: ordered pairs within the model's cutoff; None if the model does not tell.
         energy_ev: of the starting structure.
         flop: operations of a step, of `flops.operations`; None for peers.
@@ -51,6 +53,7 @@ class Measurement:
     case: Case
     n_atoms: int
     seconds: tuple[float, ...] = ()
+    cpu_seconds: tuple[float, ...] = ()
     n_edges: int | None = None
     energy_ev: float | None = None
     flop: float | None = None
@@ -112,6 +115,7 @@ class _Worker:
                 env=environment,
             )  # fmt: skip
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.facts: dict[str, Any] = {}
 
     def answer(self) -> dict[str, Any]:
@@ -238,8 +242,12 @@ def _measure_system(
         rate = float(np.median(rates))
         found: list[Measurement] = []
         for worker in workers:
-            if worker.case not in problems:
+            if worker.case in problems:
+                continue
+            try:
                 found.append(_finish(worker, n_atoms, rate))
+            except EvaluationError as error:
+                problems[worker.case] = str(error)
         found += [Measurement(case, n_atoms, problem=why) for case, why in problems.items()]
     return _with_shares(sorted(found, key=lambda measurement: cases.index(measurement.case)))
 
@@ -247,7 +255,9 @@ def _measure_system(
 def _take_turn(worker: _Worker, settings: Settings, problems: dict[Case, str]) -> None:
     try:
         order = {"steps": settings.steps, "seconds": settings.seconds}
-        worker.seconds += worker.ask(order)["seconds"]
+        answer = worker.ask(order)
+        worker.seconds += answer["seconds"]
+        worker.cpu_seconds += answer["cpu_seconds"]
     except EvaluationError as error:
         problems[worker.case] = str(error)
 
@@ -259,6 +269,7 @@ def _finish(worker: _Worker, n_atoms: int, rate: float) -> Measurement:
         worker.case,
         n_atoms,
         tuple(worker.seconds),
+        tuple(worker.cpu_seconds),
         facts.get("n_edges"),
         facts.get("energy_ev"),
         facts.get("flop"),
@@ -287,7 +298,10 @@ def _with_shares(found: Sequence[Measurement]) -> list[Measurement]:
 
 
 def run_session(
-    cases: Sequence[Case], settings: Settings, announce: Announce
+    cases: Sequence[Case],
+    settings: Settings,
+    announce: Announce,
+    keep: Callable[[Sequence[Measurement]], None] = lambda found: None,
 ) -> tuple[Measurement, ...]:
     """Measures every case; one that fails is recorded with its reason.
 
@@ -295,6 +309,7 @@ def run_session(
         cases: of `cases.expand`.
         settings: turns, steps, threads.
         announce: is told what happens.
+        keep: gets what was found so far after each system, to write it down.
 
     Raises:
         ConfigError: a system that does not exist.
@@ -305,4 +320,5 @@ def run_session(
         system = build_system(label, settings.seed)
         mine = [case for case in cases if case.system == label]
         found += _measure_system(system, mine, settings, announce)
+        keep(found)
     return tuple(found)

@@ -66,9 +66,11 @@ def command(
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     found = run_session(
-        cases, settings, lambda line: error_console.print(line, markup=False, style="dim")
+        cases,
+        settings,
+        lambda line: error_console.print(line, markup=False, style="dim"),
+        lambda so_far: write_json(out / "bench.json", so_far, settings),
     )
-    write_json(out / "bench.json", found, settings)
     for table in tables(found, settings):
         console.print(table)
     for label, power in exponents(found).items():
