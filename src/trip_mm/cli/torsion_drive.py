@@ -49,8 +49,8 @@ def drive(
 ) -> None:
     """Benchmark potentials on the torsion drives of DATASET; run it again to continue.
 
-    DATASET is reference or reference-wb97x (shipped), our HDF5 or JSON, an OpenFF collection, SDF
-    with tags, or a directory with scan.xyz and qdata.txt. See docs/torsion-drives.md.
+    DATASET is reference (shipped), our HDF5 or JSON, an OpenFF collection, SDF with tags, or a
+    directory with scan.xyz and qdata.txt. See docs/torsion-drives.md.
     """
     from trip_mm.geometry.potentials import parse_potential
     from trip_mm.torsion.benchmark import benchmark

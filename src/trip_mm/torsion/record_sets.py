@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from trip_mm.errors import DataError
@@ -18,9 +17,6 @@ from trip_mm.torsion.qcarchive import (
 from trip_mm.torsion.record_files import read_hdf5, records_from_json
 from trip_mm.torsion.records import NOT_STATED, TorsionRecord
 from trip_mm.torsion.sdf import read_sdf
-
-SHIPPED = {"reference": "reference-gfn2.h5", "reference-wb97x": "reference-wb97x.h5"}
-"""Files of the package by the name under which they are opened."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +34,18 @@ class RecordSet:
     collection: Path | None = None
 
 
+def shipped_sets() -> dict[str, Path]:
+    """Returns the sets of the package by the name under which they are opened."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "data").glob("*.h5"))}
+
+
 def open_set(name: str, level: str = "", cache: Path | None = None) -> RecordSet:
     """Opens a torsion set.
 
     Args:
-        name: `reference` or `reference-wb97x` for the shipped sets; an HDF5 or JSON file of ours,
-            an OpenFF collection (JSON), SDF with tags; a directory with `scan.xyz` and `qdata.txt`,
-            or a directory of such directories.
+        name: of a shipped set, such as `reference`; an HDF5 or JSON file of ours, an OpenFF
+            collection (JSON), SDF with tags; a directory with `scan.xyz` and `qdata.txt`, or a
+            directory of such directories.
         level: level of theory of records whose source states none.
         cache: of fetched records; the default place if None.
 
@@ -53,14 +54,14 @@ def open_set(name: str, level: str = "", cache: Path | None = None) -> RecordSet
     """
     path = Path(name)
     collection = None
-    if name in SHIPPED and not path.exists():
-        with as_file(files("trip_mm.torsion") / "data" / SHIPPED[name]) as shipped:
-            records = read_hdf5(shipped)
+    shipped = shipped_sets()
+    if name in shipped and not path.exists():
+        records = read_hdf5(shipped[name])
     elif path.is_dir():
         records = _targets(path)
     elif not path.is_file():
         raise DataError(
-            f"torsion set {name!r}: no such file or directory; shipped are {', '.join(SHIPPED)}"
+            f"torsion set {name!r}: no such file or directory; shipped are {', '.join(shipped)}"
         )
     elif path.suffix in (".h5", ".hdf5"):
         records = read_hdf5(path)
