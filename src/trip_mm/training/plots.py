@@ -8,7 +8,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogFormatter
 
 from trip_mm.training.evaluate import ALL, Predictions
 from trip_mm.units import EV_TO_KCAL_PER_MOL
@@ -38,8 +37,6 @@ def plot_learning_curve(log: Mapping[str, Sequence[float]], path: Path) -> None:
         right.legend(fontsize="small", frameon=False)
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both", linewidth=0.5)
-        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            set_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2.0, 0.5)))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
