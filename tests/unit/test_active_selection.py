@@ -50,7 +50,7 @@ def test_chosen_frames_of_a_trajectory_keep_their_distance() -> None:
 
 def liquid(n_waters: int = 30, n_solute: int = 4) -> Liquid:
     """A linear solute at the corner of the cell and waters along the diagonal, ever farther."""
-    solute = np.asarray([[0.0, 1.5 * i, 0.0] for i in range(n_solute)])
+    solute = np.asarray([[0.0, 1.5 * i, 0.0] for i in range(n_solute)]).reshape(-1, 3)
     water = np.asarray([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
     shifts = [np.full(3, 2.0 + 0.3 * index) for index in range(n_waters)]
     positions = np.concatenate([solute, *(water + shift for shift in shifts)])

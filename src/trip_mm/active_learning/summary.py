@@ -1,6 +1,7 @@
 """What active learning has found: a table, the same as JSON, and a picture."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,39 @@ SUMMARY_FILE = "summary.json"
 TABLE_FILE = "summary.md"
 PICTURE_FILE = "disagreement.png"
 
-COLUMNS: Mapping[str, tuple[str, str]] = {
-    "round": ("round", "d"),
-    "n_trajectories": ("trajectories", "d"),
-    "n_disagreement": ("stopped by the committee", "d"),
-    "n_unstable": ("unstable", "d"),
-    "n_frames": ("frames", "d"),
-    "median_kcal_per_mol_per_angstrom": ("disagreement, median (kcal/mol/A)", ".2f"),
-    "p95_kcal_per_mol_per_angstrom": ("95 % (kcal/mol/A)", ".2f"),
-    "largest_kcal_per_mol_per_angstrom": ("largest (kcal/mol/A)", ".2f"),
-    "n_above": ("frames above", "d"),
-    "n_labelled": ("added", "d"),
-    "n_failed": ("not labelled", "d"),
-    "force_mae_kcal_per_mol_per_angstrom": ("held-out force MAE (kcal/mol/A)", ".2f"),
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        title: with unit, for summary.md.
+        short: for the terminal, whose title names the unit once.
+        form: format of the value.
+    """
+
+    title: str
+    short: str
+    form: str
+
+
+COLUMNS: Mapping[str, Column] = {
+    "round": Column("round", "round", "d"),
+    "n_trajectories": Column("trajectories", "runs", "d"),
+    "n_disagreement": Column("stopped by the committee", "stopped", "d"),
+    "n_unstable": Column("unstable", "unstable", "d"),
+    "n_frames": Column("frames", "frames", "d"),
+    "median_kcal_per_mol_per_angstrom": Column(
+        "disagreement, median (kcal/mol/A)", "median", ".2f"
+    ),
+    "p95_kcal_per_mol_per_angstrom": Column("95 % (kcal/mol/A)", "95 %", ".2f"),
+    "largest_kcal_per_mol_per_angstrom": Column("largest (kcal/mol/A)", "largest", ".2f"),
+    "n_above": Column("frames above", "above", "d"),
+    "n_labelled": Column("added", "added", "d"),
+    "n_failed": Column("not labelled", "failed", "d"),
+    "force_mae_kcal_per_mol_per_angstrom": Column("held-out force MAE (kcal/mol/A)", "MAE", ".2f"),
 }
-"""Key of a round's record: title of its column and format."""
+"""Columns of the table by the key of a round's record."""
 
 Row = Mapping[str, Any]
 
@@ -47,7 +66,7 @@ def write_summary(out: Path, rows: Sequence[Row], state: str) -> None:
         state: how it stands.
     """
     write_json(out / SUMMARY_FILE, {"state": state, "rounds": [dict(row) for row in rows]})
-    lines = ["| " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
+    lines = ["| " + " | ".join(column.title for column in COLUMNS.values()) + " |"]
     lines.append("|" + "---:|" * len(COLUMNS))
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
     text = "\n".join([*lines, "", state, ""])

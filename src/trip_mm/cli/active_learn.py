@@ -30,6 +30,7 @@ def command(
 
     It ends with the first round that finds nothing. Stopped or killed, the same command continues.
     """
+    from rich.box import SIMPLE
     from rich.table import Table
 
     from trip_mm.active_learning.exploration import Machine
@@ -48,7 +49,14 @@ def command(
             f"stopped; continue with `trip-mm active-learn {recipe} --out {out}`", markup=False
         )
         raise typer.Exit(_SIGNAL_EXIT + error.signal_number) from error
-    table = Table(*(title for title, _ in COLUMNS.values()), title=str(out), title_justify="left")
+    table = Table(
+        title=f"{out}: force disagreement of frames, and held-out force MAE, in kcal/mol/A",
+        title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    for column in COLUMNS.values():
+        table.add_column(column.short, justify="right", no_wrap=True)
     for row in outcome.rows:
         table.add_row(*cells(row))
     console.print(table)
