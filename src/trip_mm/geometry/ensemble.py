@@ -6,6 +6,7 @@ done in stacked arrays. A held dihedral angle is kept exactly: steps leave it al
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,11 +132,12 @@ class Ensemble:
 
     def select(self, which: Flags) -> "Ensemble":
         """Returns some of the systems."""
-        return replace(self, **{name: getattr(self, name)[which] for name in _ARRAYS})
+        some: dict[str, Any] = {name: getattr(self, name)[which] for name in _ARRAYS}
+        return replace(self, **some)
 
     def joined(self, other: "Ensemble") -> "Ensemble":
         """Returns the systems of both; the frames must be the same."""
-        both = {
+        both: dict[str, Any] = {
             name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ARRAYS
         }
         return replace(self, **both)
