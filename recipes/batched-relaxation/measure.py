@@ -4,8 +4,8 @@ Every route starts from the same turned geometries and holds the same angles. Th
 take every few of the points, because a rate needs no more. Times are CPU times, which other work on
 the machine does not disturb; with one thread they are the elapsed times on an idle core.
 
-    OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python recipes/batched-relaxation/measure.py \\
-        systems/ephedrine.sdf 6,4,1,2 --out figures.json
+    export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+    python recipes/batched-relaxation/measure.py systems/ephedrine.sdf 6,4,1,2 --out figures.json
 """
 
 import argparse
