@@ -5,7 +5,7 @@ take every few of the points, because a rate needs no more. Times are CPU times,
 the machine does not disturb; with one thread they are the elapsed times on an idle core.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python recipes/batched-relaxation/measure.py systems/ephedrine.sdf 6,4,1,2 --out figures.json
+    python recipes/batched-relaxation/measure.py systems/ephedrine.sdf 1,2,4,6 --out figures.json
 """
 
 import argparse
