@@ -124,14 +124,15 @@ def _print(table: "Table") -> None:
     from rich.measure import Measurement
     from rich.table import Table as RichTable
 
-    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    console.print(table.title, style="italic", markup=False, soft_wrap=True)
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column, header in enumerate(table.headers):
         shown.add_column(header, justify="left" if column < table.n_text else "right", no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
     # A line that is too long for the terminal is better than a cell that is cut off.
     wide = console.options.update(max_width=1000)
-    needed = max(Measurement.get(console, wide, shown).maximum, len(table.title))
+    needed = Measurement.get(console, wide, shown).maximum
     Console(width=max(needed, console.width), highlight=False).print(shown)
     for note in table.notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from trip_mm.evaluation.dimers import (
     InteractionErrors,
     errors_by_separation,
@@ -162,7 +164,9 @@ def interaction_table(evaluation: Evaluation) -> Table:
         "well depth",
         "at largest",
     )
+    labels = np.concatenate([scan.relative_energies[:-1] for scan in evaluation.scans])
     notes: tuple[str, ...] = (
+        f"The labels have a mean absolute value of {np.abs(labels).mean():.2f} kcal/mol.",
         "Relative to the largest separation of each dimer: the molecules are rigid, so that their "
         "own energies, which the data lack, cancel. A negative mean error is too attractive.",
         "at largest: mean absolute interaction energy that the potential itself has at the largest "
