@@ -24,7 +24,8 @@ def test_scan_of_a_bond_with_a_term_switched_off(tmp_path: Path) -> None:
         "TrIP trip-gfn2-s",
         "no ZBL",
     ]
-    assert curves[1]["false_wells_angstrom"] == []
+    assert curves[1]["false_wells"] == []
+    assert len(curves[2]["false_wells"]) == 1
     rows = list(csv.reader((out / "curves.csv").open()))
     assert rows[0][0] == "O0-H1 distance (A)"
     assert len(rows) == 47

@@ -29,7 +29,13 @@ from trip_mm.surfaces.diatomic import diatomic_path
 from trip_mm.surfaces.dimer import dimer_path
 from trip_mm.surfaces.output import write_text
 from trip_mm.surfaces.path import RigidPath, distance_grid
-from trip_mm.surfaces.smoothness import false_wells, find_wells, smoothness
+from trip_mm.surfaces.smoothness import (
+    Well,
+    false_wells,
+    find_wells,
+    mean_absolute_error,
+    smoothness,
+)
 from trip_mm.surfaces.subjects import Subject, subjects_of
 from trip_mm.surfaces.water import (
     Surface,
@@ -135,7 +141,10 @@ class TestSmoothness:
         assert found.tortuosity == pytest.approx(1.0)
         assert found.force_flips == 1
         assert found.repulsion == pytest.approx(-1.0)
-        assert found.wells_angstrom == (1.0,)
+        assert [well.distance_angstrom for well in found.wells] == [1.0]
+        assert found.wells[0].depth_kcal_per_mol == pytest.approx(
+            curve(morse(GRID)[0]).kcal_per_mol_above(1.0)[-1]
+        )
         assert found.conservation_kcal_per_mol is not None
         assert found.conservation_kcal_per_mol < 0.01 * found.shortest_kcal_per_mol
 
@@ -145,7 +154,8 @@ class TestSmoothness:
         found = smoothness(curve(energies + bump, forces + bump * 50.0 * (GRID - 3.0)))
         assert found.tortuosity > 1.0
         assert found.force_flips == 3
-        assert len(found.wells_angstrom) == 1  # beyond the bump the energy rises no more
+        # The Morse curve still rises beyond the bump.
+        assert [well.distance_angstrom for well in found.wells] == [1.0, 3.5]
 
     def test_conservation_sees_forces_of_another_energy(self) -> None:
         energies, forces = morse(GRID)
@@ -165,18 +175,27 @@ class TestSmoothness:
     def test_a_hole_in_the_wall_is_a_well(self) -> None:
         energies, _ = morse(GRID)
         energies[:4] = energies[4] - 1.0 * np.arange(4, 0, -1)
-        wells = smoothness(curve(energies)).wells_angstrom
-        assert wells == (0.5, 1.0)
-        assert false_wells(wells, (1.05,)) == (0.5,)
+        wells = smoothness(curve(energies)).wells
+        assert [well.distance_angstrom for well in wells] == [0.5, 1.0]
+        assert false_wells(wells, (Well(1.05, 3.0),)) == wells[:1]
 
     def test_depth_decides_on_a_line_and_on_a_grid(self) -> None:
         line = np.array([3.0, 0.0, 2.0, 1.5, 4.0, np.nan, 9.0])
-        assert find_wells(line, 0.4) == [(1,), (3,), (6,)]
-        assert find_wells(line, 0.6) == [(1,), (6,)]
+        assert find_wells(line, 0.4) == [((1,), np.inf), ((3,), 0.5), ((6,), np.inf)]
+        assert [cell for cell, _ in find_wells(line, 0.6)] == [(1,), (6,)]
         x = np.linspace(-2, 2, 41)
         grid = (x[:, None] ** 2 - 1) ** 2 + x[None] ** 2 + 0.1 * x[:, None]
-        assert find_wells(grid, 0.5) == [(10, 20), (30, 20)]
-        assert find_wells(grid, 1.0) == [(10, 20)]
+        assert [cell for cell, _ in find_wells(grid, 0.5)] == [(10, 20), (30, 20)]
+        assert [cell for cell, _ in find_wells(grid, 1.0)] == [(10, 20)]
+
+    def test_errors_count_within_the_window(self) -> None:
+        energies, _ = morse(GRID)
+        shifted = curve(energies + 3.0)
+        assert mean_absolute_error(shifted, curve(energies), 1.0) == pytest.approx(0.0)
+        wrong = energies + np.where(GRID < 0.55, 50.0, 0.0)  # beyond 100 kcal/mol
+        assert mean_absolute_error(curve(wrong), curve(energies), 1.0) == pytest.approx(0.0)
+        wrong = energies + np.where(GRID > 1.5, 1.0, 0.0)
+        assert 0.5 < mean_absolute_error(curve(wrong), curve(energies), 1.0) < 24.0  # type: ignore[operator]
 
 
 class TestAblations:

@@ -158,34 +158,43 @@ def _scan_curves(path: "RigidPath", subjects: "Sequence[Subject]", out: Path) ->
     figures = {curve.label: smoothness(curve) for curve in curves}
     write_curves(path, curves, figures, out)
     plot_curves(path, curves, out / "curves.png")
-    _print_curves(curves, figures)
+    _print_curves(path, curves, figures)
     console.print(f"{out}: curves.png, curves.csv, scan.json", soft_wrap=True)
 
 
-def _print_curves(curves: "Sequence[Curve]", figures: "dict[str, Smoothness]") -> None:
+def _print_curves(
+    path: "RigidPath", curves: "Sequence[Curve]", figures: "dict[str, Smoothness]"
+) -> None:
     from rich.table import Table
 
-    from trip_mm.surfaces.smoothness import false_wells
+    from trip_mm.surfaces.smoothness import false_wells, mean_absolute_error
 
     table = Table(
-        title=f"energies in kcal/mol; false wells against {curves[0].label}", title_justify="left"
+        title=f"kcal/mol; MAE and false wells against {curves[0].label}", title_justify="left"
     )
     table.add_column("potential")
-    for header in ("tortuosity", "flips", "jump", "conserved", "repulsion", "false wells"):
+    for header in ("MAE", "tortuosity", "flips", "jump", "conserved", "repulsion"):
         table.add_column(header, justify="right", no_wrap=True)
-    known = figures[curves[0].label].wells_angstrom
+    table.add_column("false wells")
+    known = figures[curves[0].label].wells
     for curve in curves:
         found = figures[curve.label]
-        wells = false_wells(found.wells_angstrom, known)
+        wells = false_wells(found.wells, known)
         conserved = found.conservation_kcal_per_mol
+        error = mean_absolute_error(curve, curves[0], path.zero)
         table.add_row(
             curve.label,
+            "" if curve is curves[0] or error is None else f"{error:.2f}",
             f"{found.tortuosity:.3f}",
             "" if found.force_flips is None else str(found.force_flips),
             f"{found.energy_jump_kcal_per_mol:.2f}",
             "" if conserved is None else f"{conserved:.3f}",
             "none" if found.repulsion is None else f"{found.repulsion:+.3f}",
-            " ".join([str(len(wells)), *(f"{well:.2f}" for well in wells)]),
+            "\n".join(
+                f"{well.distance_angstrom:.2f} A, {well.depth_kcal_per_mol:.1f} deep"
+                for well in wells
+            )
+            or "none",
         )
     console.print(table)
 

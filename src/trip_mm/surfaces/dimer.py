@@ -50,7 +50,7 @@ def dimer_path(
         bonds,
         first.charge + second.charge,
         first.n_unpaired + second.n_unpaired,
-        f"{first.name} + {second.name}",
+        f"{first.formula} + {second.formula}",
     )
     atoms = (contact[0], contact[1] + first.n_atoms)
     ends = [f"{s}{i}" for s, i in zip(symbols_of(numbers[list(atoms)]), atoms, strict=True)]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from trip_mm import __version__
 from trip_mm.surfaces.curve import Curve
 from trip_mm.surfaces.path import RigidPath
-from trip_mm.surfaces.smoothness import Smoothness
+from trip_mm.surfaces.smoothness import Smoothness, false_wells, mean_absolute_error
 from trip_mm.surfaces.water import ANGLE_DEG, Surface, SurfaceError
 
 
@@ -24,13 +25,11 @@ def write_curves(
 
     Args:
         path: what was scanned.
-        curves: the first one is the reference of false wells.
+        curves: the first one is the reference of errors and false wells.
         figures: of each curve, by label.
         out: directory.
     """
-    from trip_mm.surfaces.smoothness import false_wells
-
-    known = figures[curves[0].label].wells_angstrom
+    known = figures[curves[0].label].wells
     document = {
         "trip_mm": __version__,
         "system": path.name,
@@ -41,7 +40,10 @@ def write_curves(
             {
                 "potential": curve.label,
                 **figures[curve.label].to_dict(),
-                "false_wells_angstrom": false_wells(figures[curve.label].wells_angstrom, known),
+                "false_wells": [
+                    asdict(well) for well in false_wells(figures[curve.label].wells, known)
+                ],
+                "mae_kcal_per_mol": mean_absolute_error(curve, curves[0], path.zero),
                 "n_points": len(curve.energies),
                 "failures": list(curve.failures),
             }

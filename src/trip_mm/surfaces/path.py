@@ -35,7 +35,9 @@ class RigidPath:
 
     def positions(self, index: int) -> NDArray[np.float64]:
         """Returns the geometry of a point, A, `[n_atoms, 3]`."""
-        return self.molecule.positions + (self.distances[index] - self.start) * self.direction
+        moved = float(self.distances[index]) - self.start
+        positions: NDArray[np.float64] = self.molecule.positions + moved * self.direction
+        return positions
 
     def force_along(self, forces: NDArray[np.float64]) -> float:
         """Returns -dE/d(distance) in eV/A from the forces, `[n_atoms, 3]`."""

@@ -13,10 +13,11 @@ from trip_mm.surfaces.water import Surface
 _COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe-Ito: told apart by colour-blind readers too; the reference is black."""
 _STYLES = ("-", "-", "--", "-.", ":")
+_FAILED = "#DDDDDD"
 _WELL_MARGIN = 1.15
 _WALL = 1.5
 _LEAST_HEIGHT = 20.0
-_FORCE_RANGE = 25.0
+_FORCE_MARGIN = 1.5
 
 
 def plot_curves(
@@ -35,6 +36,8 @@ def plot_curves(
         file: PNG to write.
         shaded: distances to shade, such as those that a model has seen, A.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure((9.0, 3.7))
     left, right = figure.subplots(1, 2)
     for index, curve in enumerate(curves):
@@ -46,19 +49,13 @@ def plot_curves(
         left.plot(curve.distances, curve.kcal_per_mol_above(path.zero), label=curve.label, **style)
         if curve.forces is not None:
             right.plot(curve.distances, curve.forces, **style)
-    first = curves[0].kcal_per_mol_above(path.zero)
-    outer = first[curves[0].distances >= curves[0].distances[int(first.argmin())]]
-    depth = float(np.ptp(outer))
-    height = max(_WALL * depth, _LEAST_HEIGHT)
-    lowest = min(float(c.kcal_per_mol_above(path.zero).min()) for c in curves)
-    bottom = max(min(lowest, 0.0) * _WELL_MARGIN, float(first.min()) - height) - 0.05 * height
-    left.set_ylim(bottom, float(first.min()) + 2.0 * height)
-    right.set_ylim(-_FORCE_RANGE, _FORCE_RANGE)
+    _set_ranges(path, curves, left, right)
     left.set_ylabel(f"energy above {path.zero:.2f} Å (kcal/mol)")
     right.set_ylabel("force along the distance (eV/Å)")
     for axes in (left, right):
         axes.set_xlabel(f"{path.quantity} (Å)")
         axes.set_xlim(float(path.distances[0]), float(path.distances[-1]))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.axhline(0.0, color="#999999", linewidth=0.6)
         if shaded is not None:
             axes.axvspan(*shaded, color="#EEEEEE", zorder=0)
@@ -68,8 +65,24 @@ def plot_curves(
     figure.savefig(file, dpi=130)
 
 
+def _set_ranges(path: RigidPath, curves: Sequence[Curve], left: Any, right: Any) -> None:
+    """Shows the well and the far end of the first curve, and as much of its wall."""
+    first = curves[0].kcal_per_mol_above(path.zero)
+    lowest = float(first.min())
+    height = max(_WALL * float(np.ptp(first[int(first.argmin()) :])), _LEAST_HEIGHT)
+    others = min(float(curve.kcal_per_mol_above(path.zero).min()) for curve in curves)
+    bottom = max(min(others, 0.0) * _WELL_MARGIN, lowest - height) - 0.05 * height
+    left.set_ylim(bottom, lowest + 2.0 * height)
+    forces = curves[0].forces
+    if forces is not None:
+        reach = _FORCE_MARGIN * float(np.abs(forces[first < lowest + height]).max())
+        right.set_ylim(-reach, reach)
+
+
 def plot_surfaces(surfaces: Sequence[Surface], file: Path, top_kcal_per_mol: float = 600.0) -> None:
     """Draws contours of the scans of water side by side, on one colour scale.
+
+    Points that failed stay grey.
 
     Args:
         surfaces: at least one.
@@ -78,7 +91,7 @@ def plot_surfaces(surfaces: Sequence[Surface], file: Path, top_kcal_per_mol: flo
     """
     n_columns = min(len(surfaces), 4)
     n_rows = -(-len(surfaces) // n_columns)
-    figure = _figure((2.75 * n_columns + 1.0, 2.75 * n_rows + 0.3))
+    figure = _figure((2.75 * n_columns + 1.0, 3.2 * n_rows + 0.2))
     grid: Any = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     levels = np.linspace(0.0, top_kcal_per_mol, 25)
     filled = None
@@ -93,6 +106,7 @@ def plot_surfaces(surfaces: Sequence[Surface], file: Path, top_kcal_per_mol: flo
         axes.contour(x, x, energies, levels[::2], colors="white", linewidths=0.4, alpha=0.7)
         axes.set_title(surface.label, fontsize=8)
         axes.set_aspect("equal")
+        axes.set_facecolor(_FAILED)
         if index // n_columns == n_rows - 1 or index + n_columns >= len(surfaces):
             axes.set_xlabel("O-H distance (Å)")
             axes.tick_params(labelbottom=True)

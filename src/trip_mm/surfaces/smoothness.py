@@ -10,7 +10,7 @@ task of MLIP Arena (Chiang et al., arXiv:2509.20630). With E_i the energies by a
 
 A smooth curve with one well has tortuosity 1, one force flip, a small energy jump and repulsion -1;
 a repulsive one has no flip. Added are the conservation error, the largest difference between the
-energy and the integral of the force, and the wells, counted by their depth.
+energy and the integral of the force, the wells with their depth, and the error against a reference.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.surfaces.curve import Curve
-from trip_mm.units import EV_TO_KCAL_PER_MOL, KCAL_PER_MOL_TO_EV
+from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 LEAST_DEPTH_KCAL_PER_MOL = 1.0
 """A minimum shallower than this is no well."""
 WELL_TOLERANCE = 0.2
 """A well is known to the reference if that has one within this distance, A."""
+ERROR_WINDOW_KCAL_PER_MOL = 100.0
+"""Errors count where the reference lies less than this above its lowest point."""
 
 _FORCE_FLOOR = 0.01
 _ENERGY_FLOOR = 0.001
+
+
+@dataclass(frozen=True)
+class Well:
+    """A minimum of a curve.
+
+    Attributes:
+        distance_angstrom: where it is.
+        depth_kcal_per_mol: climb from it to where the curve goes down to a lower point; from the
+            lowest minimum, the climb to the lower end of the curve.
+    """
+
+    distance_angstrom: float
+    depth_kcal_per_mol: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class Smoothness:
         conservation_kcal_per_mol: largest |E - integral of the force|; None without forces.
         repulsion: -1 where the energy rises monotonically towards short distances; None where the
             minimum lies at the first two points.
-        wells_angstrom: distances of minima at least 1 kcal/mol deep, the far end not counted.
+        wells: minima at least 1 kcal/mol deep by ascending distance, the far end not counted.
         shortest_kcal_per_mol: energy at the shortest distance above the lowest.
     """
 
@@ -52,7 +68,7 @@ class Smoothness:
     energy_jump_kcal_per_mol: float
     conservation_kcal_per_mol: float | None
     repulsion: float | None
-    wells_angstrom: tuple[float, ...]
+    wells: tuple[Well, ...]
     shortest_kcal_per_mol: float
 
     def to_dict(self) -> dict[str, object]:
@@ -66,7 +82,6 @@ def smoothness(curve: Curve) -> Smoothness:
     lowest = float(energies.min())
     span = abs(energies[0] - lowest) + abs(energies[-1] - lowest)
     variation = float(np.abs(np.diff(energies)).sum())
-    wells = curve_wells(curve)
     return Smoothness(
         tortuosity=variation / float(span) if span > 0 else 1.0,
         force_flips=None if curve.forces is None else _force_flips(curve.forces),
@@ -75,29 +90,59 @@ def smoothness(curve: Curve) -> Smoothness:
         if curve.forces is None
         else _conservation_error(distances, energies, curve.forces) * EV_TO_KCAL_PER_MOL,
         repulsion=_repulsion(distances, energies),
-        wells_angstrom=wells,
+        wells=curve_wells(curve),
         shortest_kcal_per_mol=float(energies[0] - lowest) * EV_TO_KCAL_PER_MOL,
     )
 
 
-def false_wells(own: Sequence[float], reference: Sequence[float]) -> tuple[float, ...]:
+def false_wells(own: Sequence[Well], reference: Sequence[Well]) -> tuple[Well, ...]:
     """Returns the wells that the reference does not have within 0.2 A."""
+    known = [well.distance_angstrom for well in reference]
     return tuple(
-        well for well in own if all(abs(well - other) > WELL_TOLERANCE for other in reference)
+        well
+        for well in own
+        if all(abs(well.distance_angstrom - other) > WELL_TOLERANCE for other in known)
     )
 
 
-def curve_wells(curve: Curve) -> tuple[float, ...]:
-    """Returns the distances of the wells, ascending, A; a minimum at the far end is none.
+def mean_absolute_error(curve: Curve, reference: Curve, zero: float) -> float | None:
+    """Compares two curves, both taken from a common distance, in kcal/mol.
+
+    Only distances count that both have and where the reference lies less than 100 kcal/mol above
+    its lowest point; None if there are none.
+
+    Args:
+        curve: to judge.
+        reference: to compare with.
+        zero: distance at which both are zero, A.
+    """
+    _, own, other = np.intersect1d(curve.distances, reference.distances, return_indices=True)
+    a, b = curve.kcal_per_mol_above(zero), reference.kcal_per_mol_above(zero)
+    window = b[other] < b.min() + ERROR_WINDOW_KCAL_PER_MOL
+    return float(np.abs(a[own] - b[other])[window].mean()) if window.any() else None
+
+
+def curve_wells(curve: Curve) -> tuple[Well, ...]:
+    """Returns the wells by ascending distance; a minimum at the far end is none.
 
     A minimum at the shortest distance is a hole in the repulsive wall and counts.
     """
-    cells = find_wells(curve.energies, LEAST_DEPTH_KCAL_PER_MOL * KCAL_PER_MOL_TO_EV)
-    last = len(curve.energies) - 1
-    return tuple(sorted(float(curve.distances[i]) for (i,) in cells if i != last))
+    energies = curve.energies * EV_TO_KCAL_PER_MOL
+    found = find_wells(energies, 0.0)
+    last = len(energies) - 1
+    ends = float(min(energies[0], energies[-1]) - energies.min())
+    wells = [
+        Well(float(curve.distances[i]), depth if np.isfinite(depth) else ends)
+        for (i,), depth in found
+        if i != last
+    ]
+    deep = [well for well in wells if well.depth_kcal_per_mol >= LEAST_DEPTH_KCAL_PER_MOL]
+    return tuple(sorted(deep, key=lambda well: well.distance_angstrom))
 
 
-def find_wells(energies: NDArray[np.float64], least_depth: float) -> list[tuple[int, ...]]:
+def find_wells(
+    energies: NDArray[np.float64], least_depth: float
+) -> list[tuple[tuple[int, ...], float]]:
     """Finds minima on a line or grid by their depth (persistence of sublevel sets).
 
     The depth of a minimum is what one has to climb from it to reach a lower one. Cells are
@@ -108,12 +153,13 @@ def find_wells(energies: NDArray[np.float64], least_depth: float) -> list[tuple[
         least_depth: in the unit of the energies.
 
     Returns:
-        Indices of the minima, the lowest first.
+        Indices and depths of the minima, the lowest first; a minimum with no way to a lower one
+        is infinitely deep.
     """
     flooded = np.full(energies.shape, -1, dtype=np.int64)
     parents: list[int] = []
     bottoms: list[tuple[int, ...]] = []
-    shallow: set[int] = set()
+    depths: list[float] = []
 
     def basin_of(cell: tuple[int, ...]) -> int:
         basin = int(flooded[cell])
@@ -130,12 +176,13 @@ def find_wells(energies: NDArray[np.float64], least_depth: float) -> list[tuple[
             basins = [len(parents)]
             parents.append(basins[0])
             bottoms.append(cell)
+            depths.append(float("inf"))
         flooded[cell] = basins[0]  # the basin found first is the deepest
         for other in basins[1:]:
             parents[other] = basins[0]
-            if energies[cell] - energies[bottoms[other]] < least_depth:
-                shallow.add(other)
-    return [bottom for basin, bottom in enumerate(bottoms) if basin not in shallow]
+            depths[other] = float(energies[cell] - energies[bottoms[other]])
+    found = zip(bottoms, depths, strict=True)
+    return [(bottom, depth) for bottom, depth in found if depth >= least_depth and depth > 0.0]
 
 
 def _around(cell: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[int, ...]]:

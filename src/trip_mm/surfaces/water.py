@@ -59,7 +59,7 @@ class Surface:
         """
         last = len(self.distances) - 1
         cells = find_wells(self.kcal_per_mol_above_minimum, LEAST_DEPTH_KCAL_PER_MOL)
-        inner = {(min(i, j), max(i, j)) for i, j in cells if max(i, j) < last}
+        inner = {(min(i, j), max(i, j)) for (i, j), _ in cells if max(i, j) < last}
         return tuple(sorted((float(self.distances[i]), float(self.distances[j])) for i, j in inner))
 
 
