@@ -101,17 +101,20 @@ def tables(measurements: Sequence[Measurement], settings: Settings) -> "list[Tab
 
 
 def _table(measurements: Sequence[Measurement], settings: Settings) -> "Table":
+    from rich import box
     from rich.table import Table
 
     first = measurements[0]
     shown = Table(
         title=f"{first.case.system}: {first.n_atoms} atoms, {settings.threads} threads, "
         f"{settings.precision} precision",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
         caption="10-90 %: quantiles. CPU: of all threads. dense: share of the rate of a dense "
-        "product. shares: neighbours, network, OpenMM.",
+        "product. shares: neighbours, network, OpenMM, in % of a step.",
     )
-    shown.add_column("case", overflow="fold")
-    for header in ("ms/step", "10-90 %", "CPU ms", "ns/day", "atoms/s", "MiB", "dense", "shares"):
+    shown.add_column("case", overflow="fold", min_width=16)
+    for header in ("ms/step", "10-90 %", "CPU ms", "ns/day", "MiB", "dense", "shares"):
         shown.add_column(header, justify="right", no_wrap=True)
     for found in measurements:
         if found.problem is not None:
@@ -125,10 +128,9 @@ def _table(measurements: Sequence[Measurement], settings: Settings) -> "Table":
             f"{_three_digits(found.quantile(0.9) * 1e3)}",
             _three_digits(float(np.median(found.cpu_seconds)) * 1e3),
             _three_digits(found.ns_per_day(settings.timestep_fs)),
-            f"{found.n_atoms / found.quantile(0.5):.0f}",
             "" if found.peak_memory_mib is None else f"{found.peak_memory_mib:.0f}",
             "" if found.dense_share is None else f"{100 * found.dense_share:.0f} %",
-            "" if shares is None else " ".join(f"{100 * v:.0f}" for v in shares.values()) + " %",
+            "" if shares is None else " ".join(f"{100 * v:.0f}" for v in shares.values()),
         )
     return shown
 
