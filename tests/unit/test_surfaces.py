@@ -174,10 +174,15 @@ class TestSmoothness:
 
     def test_a_hole_in_the_wall_is_a_well(self) -> None:
         energies, _ = morse(GRID)
-        energies[:4] = energies[4] - 1.0 * np.arange(4, 0, -1)
+        energies[:4] = energies[4] - 0.5 * np.arange(4, 0, -1)
         wells = smoothness(curve(energies)).wells
         assert [well.distance_angstrom for well in wells] == [0.5, 1.0]
         assert false_wells(wells, (Well(1.05, 3.0),)) == wells[:1]
+        assert wells[0].depth_kcal_per_mol == pytest.approx(2.0 * EV_TO_KCAL_PER_MOL)
+        energies[0] -= 10.0  # now below the well of the molecule
+        deepest = smoothness(curve(energies)).wells[0]
+        assert deepest.distance_angstrom == 0.5
+        assert deepest.depth_kcal_per_mol > 10.0 * EV_TO_KCAL_PER_MOL
 
     def test_depth_decides_on_a_line_and_on_a_grid(self) -> None:
         line = np.array([3.0, 0.0, 2.0, 1.5, 4.0, np.nan, 9.0])

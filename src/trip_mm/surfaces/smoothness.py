@@ -41,7 +41,7 @@ class Well:
     Attributes:
         distance_angstrom: where it is.
         depth_kcal_per_mol: climb from it to where the curve goes down to a lower point; from the
-            lowest minimum, the climb to the lower end of the curve.
+            lowest minimum, the whole climb towards long distances.
     """
 
     distance_angstrom: float
@@ -130,9 +130,10 @@ def curve_wells(curve: Curve) -> tuple[Well, ...]:
     energies = curve.energies * EV_TO_KCAL_PER_MOL
     found = find_wells(energies, 0.0)
     last = len(energies) - 1
-    ends = float(min(energies[0], energies[-1]) - energies.min())
+    lowest = int(energies.argmin())
+    outwards = float(energies[lowest:].max() - energies[lowest])
     wells = [
-        Well(float(curve.distances[i]), depth if np.isfinite(depth) else ends)
+        Well(float(curve.distances[i]), depth if np.isfinite(depth) else outwards)
         for (i,), depth in found
         if i != last
     ]
