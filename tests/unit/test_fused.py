@@ -10,6 +10,8 @@ import trip_mm
 from trip_mm.errors import ConfigError
 from trip_mm.model.config import TripConfig
 from trip_mm.model.kernels import threads
+from trip_mm.model.kernels.harmonics import harmonics
+from trip_mm.model.so3 import harmonics_of
 
 SMALL = replace(TripConfig.preset("trip-s"), repulsion="none")
 CONFIGS = {
@@ -129,6 +131,26 @@ def test_scripted() -> None:
         (gradient,) = torch.autograd.grad(scripted(leaf, numbers, cell), leaf)
         assert abs(scripted(positions, numbers, cell) - energy) < 1e-10
         assert close(-gradient, forces, 1e-10)
+
+
+@pytest.mark.parametrize("n_edges", [0, 1, 37])
+@pytest.mark.parametrize("degree", [0, 2, 4, 6])
+def test_harmonics(degree: int, n_edges: int) -> None:
+    rng = np.random.default_rng(degree)
+    vectors = torch.tensor(rng.normal(size=(n_edges, 3)), requires_grad=True)
+    envelope = torch.tensor(rng.random(n_edges), requires_grad=True)
+    found = harmonics(vectors, envelope, degree)
+    expected = harmonics_of(vectors, degree) * envelope.unsqueeze(1)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    gradient = torch.tensor(rng.normal(size=found.shape))
+    inputs = (vectors, envelope)
+    for first, second in zip(
+        torch.autograd.grad(found, inputs, gradient),
+        torch.autograd.grad(expected, inputs, gradient, allow_unused=True),
+        strict=True,
+    ):
+        reference = torch.zeros_like(first) if second is None else second
+        torch.testing.assert_close(first, reference, rtol=1e-10, atol=1e-10)
 
 
 def test_twin_shares_parameters() -> None:
