@@ -53,7 +53,8 @@ Row = Mapping[str, Any]
 def cells(row: Row) -> list[str]:
     """Returns the texts of a row of the table; empty where a value is missing."""
     return [
-        "" if row.get(key) is None else format(row[key], form) for key, (_, form) in COLUMNS.items()
+        "" if row.get(key) is None else format(row[key], column.form)
+        for key, column in COLUMNS.items()
     ]
 
 

@@ -135,7 +135,7 @@ def radial_distribution(
         error = stacked.std(axis=0, ddof=1) / np.sqrt(len(blocks))
     return RadialDistribution(
         settings,
-        (np.arange(n_bins) + 0.5) * settings.bin_width,
+        (np.arange(n_bins, dtype=np.float64) + 0.5) * settings.bin_width,
         np.asarray(np.average(stacked, axis=0, weights=weights), dtype=np.float64),
         error,
         np.cumsum(np.sum(counts, axis=0)) / (n_frames * len(first)),
