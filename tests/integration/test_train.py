@@ -20,8 +20,8 @@ from trip_mm.elements import formula
 from trip_mm.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
 from trip_mm.training.ablation import VARIANTS, ablate
 from trip_mm.training.config import load_training_config
-from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.groups import Conformation
 from trip_mm.training.preparation import load_data, resolve_model_config
 from trip_mm.training.processes import Processes
 from trip_mm.training.progress import TrainingBar

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 import trip_mm
 from trip_mm import load_committee
 from trip_mm.training.config import load_training_config
-from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.groups import Conformation
 from trip_mm.training.loader import BatchStream
 from trip_mm.training.module import TrainingModule, loss_settings
 from trip_mm.training.preparation import (

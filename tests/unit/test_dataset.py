@@ -10,8 +10,8 @@ import pytest
 
 from trip_mm.errors import DataError
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations, write_geometries
+from trip_mm.training.groups import Conformation
 from trip_mm.units import HARTREE_TO_EV
 
 FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"

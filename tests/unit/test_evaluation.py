@@ -45,8 +45,8 @@ from trip_mm.evaluation.tables import all_tables
 from trip_mm.geometry.potentials import PotentialSpec, parse_potential
 from trip_mm.model.config import TripConfig
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Conformation, group_conformations
 from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.groups import Conformation, group_conformations
 from trip_mm.units import EV_TO_KCAL_PER_MOL, HARTREE_TO_EV, KCAL_PER_MOL_TO_EV
 
 FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"

@@ -7,7 +7,7 @@ import pytest
 
 from trip_mm.errors import ConfigError, DataError
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Conformation
+from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling import sample_recipe
 from trip_mm.training.sampling_clusters import cut_cluster, sample_liquid_water, sample_peptides
 from trip_mm.training.sampling_dynamics import (

@@ -15,8 +15,8 @@ from trip_mm.elements import formula
 from trip_mm.errors import DataError
 from trip_mm.training.conformations import Exclusions, build_store
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.groups import Conformation
 from trip_mm.training.splits import split_by_formula, split_randomly, split_sequentially
 from trip_mm.training.streaming import SpoolSettings, spool
 

@@ -18,12 +18,12 @@ from trip_mm.training.conformations import Exclusions, build_store, join, lone_a
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.ema import ExponentialMovingAverage
 from trip_mm.training.evaluate import accuracies, evaluate, limit_per_class, predict
-from trip_mm.training.formats import Conformation, group_conformations
 from trip_mm.training.gradients import (
     central_difference_loss,
     double_backward_loss,
     energies_and_forces,
 )
+from trip_mm.training.groups import Conformation, group_conformations
 from trip_mm.training.loader import BatchPlan, BatchStream
 from trip_mm.training.losses import LossSettings, energy_force_loss, pseudo_huber
 from trip_mm.training.module import parameter_groups

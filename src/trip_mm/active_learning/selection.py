@@ -24,8 +24,8 @@ from trip_mm.simulation.run_directory import (
     write_atomically,
 )
 from trip_mm.simulation.seeds import derive_seed
-from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_geometries
+from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_clusters import cut_cluster, waters_by_distance
 from trip_mm.training.sampling_dynamics import Liquid
 from trip_mm.training.sampling_geometry import Positions, unlabelled

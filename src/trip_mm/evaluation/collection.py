@@ -10,7 +10,7 @@ from trip_mm.errors import DataError
 from trip_mm.evaluation.journal import Predicted, PredictionJournal, prediction_key
 from trip_mm.evaluation.predictors import Predictor, group_name
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Block, Group
+from trip_mm.training.groups import Block, Group
 
 _BATCH_ATOMS = 2000
 

@@ -20,7 +20,7 @@ from trip_mm.geometry.fragments import bonds_from_distances
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Group
+from trip_mm.training.groups import Group
 
 if TYPE_CHECKING:
     from trip_mm.potential import TripPotential

@@ -14,7 +14,7 @@ from trip_mm.elements import SYMBOLS
 from trip_mm.errors import DataError
 from trip_mm.neighbors import batched_neighbor_list
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Block, Group
+from trip_mm.training.groups import Block, Group
 
 _CHUNK_ATOMS = 4096
 

@@ -11,14 +11,8 @@ from numpy.typing import NDArray
 
 from trip_mm.elements import formula
 from trip_mm.errors import DataError
-from trip_mm.training.formats import (
-    Block,
-    Conformation,
-    FileContents,
-    Group,
-    MemoryGroup,
-    read_contents,
-)
+from trip_mm.training.formats import FileContents, read_contents
+from trip_mm.training.groups import Block, Conformation, Group, MemoryGroup
 
 _BLOCK_CONFORMATIONS = 1024
 _ENERGY_TOLERANCE = 1e-6

@@ -9,13 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from trip_mm.training.formats import (
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    Conformation,
-    MemoryGroup,
-    group_conformations,
-)
+from trip_mm.training.formats import FORMAT_NAME, FORMAT_VERSION
+from trip_mm.training.groups import Conformation, MemoryGroup, group_conformations
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import numpy as np
 
 from trip_mm.errors import ConfigError, DataError
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import Conformation, read_failed_ids
+from trip_mm.training.formats import read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.groups import Conformation
 from trip_mm.training.labels_methods import LabelError, Labels, find_method, lone_atom_energies
 from trip_mm.training.labels_workers import (
     compute_here,

@@ -8,8 +8,8 @@ from rdkit import Chem
 
 from trip_mm.elements import formula
 from trip_mm.errors import ConfigError
-from trip_mm.training.formats import Conformation
 from trip_mm.training.formats_write import FileHeader, write_geometries
+from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_clusters import sample_liquid_water, sample_peptides
 from trip_mm.training.sampling_molecules import (
     read_smiles,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trip_mm.training.formats import Conformation
+from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_dynamics import (
     Liquid,
     build_solvated_peptide,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.elements import formula
-from trip_mm.training.formats import Conformation
+from trip_mm.training.groups import Conformation
 
 Positions = NDArray[np.float64]
 Bond = tuple[int, int]

@@ -15,7 +15,7 @@ from rdkit.Chem.rdForceFieldHelpers import (
 
 from trip_mm.elements import formula
 from trip_mm.errors import ConfigError
-from trip_mm.training.formats import Conformation
+from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_geometry import (
     Bond,
     Positions,

@@ -11,7 +11,7 @@ from rdkit import Chem
 
 from trip_mm.elements import formula
 from trip_mm.errors import DataError
-from trip_mm.training.formats import Conformation
+from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_clusters import (
     Cluster,
     cut_cluster,

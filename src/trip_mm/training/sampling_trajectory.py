@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trip_mm.elements import atomic_number
 from trip_mm.errors import DataError
-from trip_mm.training.formats import Conformation
+from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_clusters import cut_cluster, cut_water_cluster, perturbed
 from trip_mm.training.sampling_dynamics import Liquid
 from trip_mm.training.sampling_geometry import (

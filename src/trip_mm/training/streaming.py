@@ -39,7 +39,7 @@ from trip_mm.training.conformations import (
     usable,
 )
 from trip_mm.training.dataset import Dataset, expand_files
-from trip_mm.training.formats import Group
+from trip_mm.training.groups import Group
 
 SPOOL = "conformations"
 _FORMAT_VERSION = 1
