@@ -50,7 +50,8 @@ def main() -> None:
             continue
         record_id, _, index = key.split()
         record = records[record_id]
-        assert record.points is not None and record.dihedral is not None
+        assert record.points is not None
+        assert record.dihedral is not None
         molecule = record.molecule(int(index)).at(batched[key][1])
         held = HeldDihedral(record.dihedral, float(record.points.angles_deg[int(index)]))
         again = relax(molecule, bind(parse_potential(MODEL), molecule), held)
