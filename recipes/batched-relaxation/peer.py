@@ -13,11 +13,12 @@ import time
 import numpy as np
 import torch
 from ase.io import read
-from e3nn import o3
-from mace import modules
-from mace.data.neighborhood import get_neighborhood
 
 torch.serialization.add_safe_globals([slice])  # e3nn 0.4.4 reads its constants with it
+from e3nn import o3  # noqa: E402
+from mace import modules  # noqa: E402
+from mace.data.neighborhood import get_neighborhood  # noqa: E402
+
 CUTOFF = 4.5
 ELEMENTS = [1, 6, 7, 8, 9, 15, 16, 17, 35, 53]
 

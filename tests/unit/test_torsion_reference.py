@@ -95,7 +95,7 @@ def test_shipped_sets(name: str) -> None:
         assert record.points is not None
         assert record.dihedral is not None
         assert record.points.n_points in (12, 24)
-        assert record.level in ("GFN2-xTB", "ωB97X/6-31G*//GFN2-xTB")
+        assert record.level in ("GFN2-xTB", "ωB97x/6-31G*//GFN2-xTB")
         angles = [dihedral_angle(p, record.dihedral) for p in record.points.positions]
         difference = np.radians(np.array(angles) - record.points.angles_deg)
         assert np.degrees(np.arccos(np.cos(difference))).max() < 0.06

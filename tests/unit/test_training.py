@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from trip_mm.checkpoint import new_potential
 from trip_mm.elements import formula
@@ -481,8 +482,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(RECIPES.rglob("*.yaml")) if "budget:" in path.read_text("utf-8")
-     or "preset: thesis" in path.read_text("utf-8")],
+    [path for path in sorted(RECIPES.rglob("*.yaml"))
+     if {"budget", "preset"} & yaml.safe_load(path.read_text("utf-8")).keys()],
     ids=lambda path: str(path.relative_to(RECIPES)),
 )  # fmt: skip
 def test_training_recipes_are_valid(path):

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trip_mm.model.kernels import threads
-from trip_mm.model.kernels.convolution import edges_of, gather, scatter
+from trip_mm.model.kernels.denormals import flush_denormals, restore_denormals
+from trip_mm.model.kernels.tiles import edges_of, gather, scatter
 from trip_mm.model.kernels.vector import (
     LANES,
     exp,
     fill,
-    flush_denormals,
     fma,
     load,
     maximum,
-    restore_denormals,
     splat,
     store,
     total,

@@ -18,6 +18,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from trip_mm.model.kernels.couplings import (
+    couple,
+    couple_gradient_basis,
+    couple_gradient_u,
+    sparse_product,
+)
+from trip_mm.model.kernels.denormals import flush_denormals, restore_denormals
 from trip_mm.model.kernels.plan import BLOCK, Plan
 from trip_mm.model.kernels.radial import (
     add_transposed,
@@ -25,72 +32,22 @@ from trip_mm.model.kernels.radial import (
     trunk_backward,
     trunk_forward,
 )
+from trip_mm.model.kernels.tiles import edges_of, gather, prefetch_rows, scatter
 from trip_mm.model.kernels.vector import (
     LANES,
     fill,
-    flush_denormals,
     fma,
     fma_block,
     fma_scalars,
     fma_vectors,
-    gather_tile,
     load,
     load_block,
-    prefetch,
-    restore_denormals,
-    scatter_tile,
     splat,
     store,
     store_block,
     total,
     zeros,
 )
-
-
-@njit(nogil=True)
-def gather(source: Any, width: int, edges: Any, rows: Any, target: Any) -> None:
-    """Loads rows of LANES edges: `target[k, lane] = source[edges[lane], k]`."""
-    if width < LANES:
-        for lane in range(LANES):
-            row = edges[lane] * width
-            for k in range(width):
-                target[k * LANES + lane] = source[row + k]
-        return
-    for lane in range(LANES):
-        rows[lane] = edges[lane] * width
-    k = 0
-    while k < width:
-        first = min(k, width - LANES)
-        gather_tile(source, rows, first, target, first * LANES)
-        k += LANES
-
-
-@njit(nogil=True)
-def prefetch_rows(array: Any, width: int, order: Any, first: int, last: int) -> None:
-    """Asks for the rows of at most LANES edges: they lie all over memory."""
-    for i in range(first, min(first + LANES, last)):
-        row = order[i] * width
-        for k in range(0, width, LANES):
-            prefetch(array, row + k)
-        prefetch(array, row + width - 1)
-
-
-@njit(nogil=True)
-def scatter(source: Any, width: int, edges: Any, rows: Any, target: Any) -> None:
-    """Stores rows of LANES edges; of equal edges the first lane counts."""
-    if width < LANES:
-        for lane in range(LANES - 1, -1, -1):
-            row = edges[lane] * width
-            for k in range(width):
-                target[row + k] = source[k * LANES + lane]
-        return
-    for lane in range(LANES):
-        rows[lane] = edges[lane] * width
-    k = 0
-    while k < width:
-        first = min(k, width - LANES)
-        scatter_tile(source, first * LANES, target, rows, first)
-        k += LANES
 
 
 @njit(nogil=True)
@@ -241,119 +198,6 @@ def _weight_gradient(plan: Plan, features: Any, node: int, d_z: Any, d_w: Any) -
 
 
 @njit(nogil=True)
-def sparse_product(
-    bounds: Any, columns: Any, coefficients: Any, n_rows: int, x: Any, y: Any
-) -> None:
-    """Sets y[row] = sum of coefficient * x[column] for every lane."""
-    for row in range(n_rows):
-        value = fill(y, 0.0)
-        for i in range(bounds[row], bounds[row + 1]):
-            value = fma(splat(coefficients, i), load(x, columns[i] * LANES), value)
-        store(y, row * LANES, value)
-
-
-@njit(nogil=True)
-def _couple(plan: Plan, degree: int, basis: Any, u: Any, messages: Any) -> None:
-    """message[c_out, m_out] = sum_q B[m_out, q] u[q, c_out] of one output degree.
-
-    As in the two functions below, pairs share what they load.
-    """
-    n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
-    size = 2 * degree + 1
-    for m in range(0, size, 2):
-        paired = m + 1 < size
-        b0 = (plan.basis_start[degree] + m * n_columns) * LANES
-        b1 = b0 + n_columns * LANES
-        at = (plan.message_start[degree] + m) * LANES
-        o = 0
-        while o + BLOCK <= n_out:
-            first, second = zeros(u, 8), zeros(u, 8)
-            for q in range(n_columns):
-                values = load_block(u, (q * n_out + o) * LANES, LANES, 8)
-                first = fma_block(first, load(basis, b0 + q * LANES), values)
-                if paired:
-                    second = fma_block(second, load(basis, b1 + q * LANES), values)
-            store_block(messages, at + o * size * LANES, size * LANES, first)
-            if paired:
-                store_block(messages, at + (o * size + 1) * LANES, size * LANES, second)
-            o += BLOCK
-        while o < n_out:
-            for i in range(2 if paired else 1):
-                single = zeros(u, 1)
-                for q in range(n_columns):
-                    b = load(basis, b0 + (i * n_columns + q) * LANES)
-                    single = fma_vectors(single, b, u, (q * n_out + o) * LANES, LANES)
-                store_block(messages, at + (o * size + i) * LANES, LANES, single)
-            o += 1
-
-
-@njit(nogil=True)
-def _couple_gradient_u(plan: Plan, degree: int, basis: Any, d_messages: Any, d_u: Any) -> None:
-    """d_u[q, c_out] = sum_m_out B[m_out, q] d_message[c_out, m_out]."""
-    n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
-    size = 2 * degree + 1
-    b0 = plan.basis_start[degree] * LANES
-    at = plan.message_start[degree] * LANES
-    for q in range(0, n_columns, 2):
-        paired = q + 1 < n_columns
-        o = 0
-        while o + BLOCK <= n_out:
-            first, second = zeros(d_u, 8), zeros(d_u, 8)
-            for m in range(size):
-                row = at + (o * size + m) * LANES
-                values = load_block(d_messages, row, size * LANES, 8)
-                b = b0 + (m * n_columns + q) * LANES
-                first = fma_block(first, load(basis, b), values)
-                if paired:
-                    second = fma_block(second, load(basis, b + LANES), values)
-            store_block(d_u, (q * n_out + o) * LANES, LANES, first)
-            if paired:
-                store_block(d_u, ((q + 1) * n_out + o) * LANES, LANES, second)
-            o += BLOCK
-        while o < n_out:
-            for i in range(2 if paired else 1):
-                single = zeros(d_u, 1)
-                for m in range(size):
-                    b = load(basis, b0 + (m * n_columns + q + i) * LANES)
-                    single = fma_vectors(single, b, d_messages, at + (o * size + m) * LANES, LANES)
-                store_block(d_u, ((q + i) * n_out + o) * LANES, LANES, single)
-            o += 1
-
-
-@njit(nogil=True)
-def _couple_gradient_basis(plan: Plan, degree: int, u: Any, d_messages: Any, d_basis: Any) -> None:
-    """d_B[m_out, q] = sum_c_out d_message[c_out, m_out] u[q, c_out]."""
-    n_out, n_columns = plan.n_channels_out[degree], plan.n_columns[degree]
-    size = 2 * degree + 1
-    at = plan.message_start[degree] * LANES
-    for m in range(0, size, 2):
-        paired = m + 1 < size
-        b0 = (plan.basis_start[degree] + m * n_columns) * LANES
-        b1 = b0 + n_columns * LANES
-        q = 0
-        while q + BLOCK <= n_columns:
-            first, second = zeros(u, 8), zeros(u, 8)
-            for o in range(n_out):
-                values = load_block(u, (q * n_out + o) * LANES, n_out * LANES, 8)
-                d = at + (o * size + m) * LANES
-                first = fma_block(first, load(d_messages, d), values)
-                if paired:
-                    second = fma_block(second, load(d_messages, d + LANES), values)
-            store_block(d_basis, b0 + q * LANES, LANES, first)
-            if paired:
-                store_block(d_basis, b1 + q * LANES, LANES, second)
-            q += BLOCK
-        while q < n_columns:
-            for i in range(2 if paired else 1):
-                single = zeros(u, 1)
-                for o in range(n_out):
-                    d = load(d_messages, at + (o * size + m + i) * LANES)
-                    single = fma_vectors(single, d, u, (q * n_out + o) * LANES, LANES)
-                store_block(d_basis, b0 + (i * n_columns + q) * LANES, LANES, single)
-            q += 1
-
-
-@njit(nogil=True)
 def _add_matrix_gradient(
     n_rows: int, n_h: int, z0: int, d_u: Any, hidden_rows: Any, h0: int, d_z: Any
 ) -> None:
@@ -366,15 +210,6 @@ def _add_matrix_gradient(
                 a = load(hidden_rows, h0 + lane * n_h + h)
                 block = fma_scalars(block, a, d_u, row * LANES + lane, LANES)
             store_block(d_z, at, n_h, block)
-
-
-@njit(nogil=True)
-def edges_of(order: Any, first: int, last: int, edges: Any) -> int:
-    """Fills `edges` with LANES edges from `first` on, the last one again in idle lanes."""
-    count = min(LANES, last - first)
-    for lane in range(LANES):
-        edges[lane] = order[first + min(lane, count - 1)]
-    return count
 
 
 @njit(nogil=True)
@@ -453,7 +288,7 @@ def forward(
                     u,
                     0,
                 )
-                _couple(plan, degree, basis, u, out)
+                couple(plan, degree, basis, u, out)
             scatter(out, plan.n_messages, edges, rows, messages)
     restore_denormals(floating_point)
 
@@ -524,8 +359,8 @@ def backward(
                 h0 = plan.trunk[degree] * n_h * LANES
                 z0, n_rows = plan.row_start[degree], plan.n_block_rows[degree]
                 linear(z, z0 * n_h, n_rows, n_h, hidden, h0, u, 0)
-                _couple_gradient_basis(plan, degree, u, d_m, d_basis)
-                _couple_gradient_u(plan, degree, basis, d_m, d_u)
+                couple_gradient_basis(plan, degree, u, d_m, d_basis)
+                couple_gradient_u(plan, degree, basis, d_m, d_u)
                 for i in range(plan.n_columns[degree] * plan.n_channels_out[degree], n_rows):
                     store(d_u, i * LANES, fill(d_u, 0.0))
                 add_transposed(z, z0 * n_h, n_rows, n_h, d_u, 0, d_hidden, h0)
@@ -551,21 +386,3 @@ def backward(
     for i in range(trunk_sums.size // LANES):
         d_w[i] += total(load(trunk_sums, i * LANES))
     restore_denormals(floating_point)
-
-
-@njit(nogil=True, cache=True)
-def sort_edges(ends: Any, order: Any, bounds: Any) -> None:
-    """Stable counting sort of the edges by the atom at one end.
-
-    `order` gets the edges, `bounds[u]` where those of atom u start; it comes in zeroed,
-    `[n_atoms + 1]`.
-    """
-    for edge in range(ends.size):
-        bounds[ends[edge] + 1] += 1
-    for atom in range(1, bounds.size):
-        bounds[atom] += bounds[atom - 1]
-    fillers = bounds[:-1].copy()
-    for edge in range(ends.size):
-        atom = ends[edge]
-        order[fillers[atom]] = edge
-        fillers[atom] += 1

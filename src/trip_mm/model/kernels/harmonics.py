@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trip_mm.model.kernels import threads
-from trip_mm.model.kernels.convolution import gather, scatter, sparse_product
+from trip_mm.model.kernels.couplings import sparse_product
+from trip_mm.model.kernels.denormals import flush_denormals, restore_denormals
 from trip_mm.model.kernels.plan import sparse_rows
+from trip_mm.model.kernels.tiles import gather, scatter
 from trip_mm.model.kernels.vector import (
     LANES,
     fill,
-    flush_denormals,
     fma,
     load,
-    restore_denormals,
     store,
 )
 from trip_mm.model.so3 import harmonics_of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trip_mm.model.kernels import convolution, threads
+from trip_mm.model.kernels import convolution, threads, tiles
 from trip_mm.model.kernels.plan import Plan, make_plan, trunk_size
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -37,7 +37,7 @@ def sort_edges(ends: Tensor, n_atoms: int) -> tuple[Tensor, Tensor]:
     """
     order = torch.empty_like(ends)
     bounds = torch.zeros(n_atoms + 1, dtype=torch.int64)
-    convolution.sort_edges(threads.flat(ends), order.numpy(), bounds.numpy())
+    tiles.sort_edges(threads.flat(ends), order.numpy(), bounds.numpy())
     return order, bounds
 
 

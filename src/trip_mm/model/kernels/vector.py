@@ -12,7 +12,6 @@ bounds are checked.
 
 import math
 import operator
-import platform
 from typing import Any
 
 import llvmlite.binding
@@ -29,7 +28,6 @@ def _host_lanes() -> int:
 
 LANES = _host_lanes()
 
-_IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
 _I32 = ir.IntType(32)
 _EXP_TERMS = {32: 7, 64: 13}
 
@@ -42,7 +40,7 @@ class VectorType(types.Type):
         super().__init__(name=f"Vector({dtype}, {LANES})")
 
 
-_VECTORS = {types.float32: VectorType(types.float32), types.float64: VectorType(types.float64)}
+VECTORS = {types.float32: VectorType(types.float32), types.float64: VectorType(types.float64)}
 
 
 @register_model(VectorType)
@@ -83,12 +81,12 @@ def _call(builder: Any, name: str, arguments: list[Any]) -> Any:
     return builder.call(function, arguments)
 
 
-def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+def array_data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
     """Pointer to the first element of an array."""
     return context.make_array(array_type)(context, builder, value=array).data
 
 
-def _load(builder: Any, data: Any, index: Any, vector: ir.VectorType) -> Any:
+def emit_load(builder: Any, data: Any, index: Any, vector: ir.VectorType) -> Any:
     """Emits an unaligned vector load."""
     pointer = builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
     loaded = builder.load(pointer)
@@ -96,7 +94,7 @@ def _load(builder: Any, data: Any, index: Any, vector: ir.VectorType) -> Any:
     return loaded
 
 
-def _store(builder: Any, data: Any, index: Any, value: Any) -> None:
+def emit_store(builder: Any, data: Any, index: Any, value: Any) -> None:
     """Emits an unaligned vector store."""
     pointer = builder.bitcast(builder.gep(data, [index]), value.type.as_pointer())
     builder.store(value, pointer).align = _bits(value.type) // 8
@@ -110,11 +108,11 @@ def _offset(builder: Any, index: Any, stride: Any, i: int) -> Any:
 @intrinsic
 def load(typingctx: Any, array: Any, index: Any) -> Any:
     """Returns `array[index : index + LANES]`."""
-    result = _VECTORS[array.dtype]
+    result = VECTORS[array.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = _data(context, builder, signature.args[0], args[0])
-        return _load(builder, data, args[1], context.get_value_type(result))
+        data = array_data(context, builder, signature.args[0], args[0])
+        return emit_load(builder, data, args[1], context.get_value_type(result))
 
     return result(array, types.intp), codegen
 
@@ -124,20 +122,20 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     """Sets `array[index : index + LANES]`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = _data(context, builder, signature.args[0], args[0])
-        _store(builder, data, args[1], args[2])
+        data = array_data(context, builder, signature.args[0], args[0])
+        emit_store(builder, data, args[1], args[2])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, _VECTORS[array.dtype]), codegen
+    return types.void(array, types.intp, VECTORS[array.dtype]), codegen
 
 
 @intrinsic
 def splat(typingctx: Any, array: Any, index: Any) -> Any:
     """Returns `array[index]` in every lane."""
-    result = _VECTORS[array.dtype]
+    result = VECTORS[array.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = _data(context, builder, signature.args[0], args[0])
+        data = array_data(context, builder, signature.args[0], args[0])
         scalar = builder.load(builder.gep(data, [args[1]]))
         return _splat(builder, context.get_value_type(result), scalar)
 
@@ -147,7 +145,7 @@ def splat(typingctx: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def fill(typingctx: Any, array: Any, value: Any) -> Any:
     """Returns a float64 scalar in every lane, in the dtype of the array."""
-    result = _VECTORS[array.dtype]
+    result = VECTORS[array.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = context.get_value_type(result)
@@ -276,7 +274,7 @@ def total(typingctx: Any, a: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def zeros(typingctx: Any, array: Any, count: Any) -> Any:
     """Returns a tuple of `count` (a literal) zero vectors of the dtype of the array."""
-    vector_type = _VECTORS[array.dtype]
+    vector_type = VECTORS[array.dtype]
     result = types.UniTuple(vector_type, count.literal_value)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -295,7 +293,7 @@ def fma_scalars(typingctx: Any, block: Any, a: Any, array: Any, index: Any, stri
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block, a, array, index, stride = args
-        data = _data(context, builder, signature.args[2], array)
+        data = array_data(context, builder, signature.args[2], array)
         for i in range(signature.args[0].count):
             scalar = builder.load(builder.gep(data, [_offset(builder, index, stride, i)]))
             old = builder.extract_value(block, i)
@@ -312,9 +310,9 @@ def fma_vectors(typingctx: Any, block: Any, a: Any, array: Any, index: Any, stri
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block, a, array, index, stride = args
-        data = _data(context, builder, signature.args[2], array)
+        data = array_data(context, builder, signature.args[2], array)
         for i in range(signature.args[0].count):
-            loaded = _load(builder, data, _offset(builder, index, stride, i), a.type)
+            loaded = emit_load(builder, data, _offset(builder, index, stride, i), a.type)
             old = builder.extract_value(block, i)
             block = builder.insert_value(block, _call(builder, "fma", [loaded, a, old]), i)
         return block
@@ -339,15 +337,15 @@ def fma_block(typingctx: Any, block: Any, a: Any, factors: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def load_block(typingctx: Any, array: Any, index: Any, stride: Any, count: Any) -> Any:
     """Returns a tuple of `count` (a literal) vectors from `index + i * stride`."""
-    vector_type = _VECTORS[array.dtype]
+    vector_type = VECTORS[array.dtype]
     result = types.UniTuple(vector_type, count.literal_value)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = _data(context, builder, signature.args[0], args[0])
+        data = array_data(context, builder, signature.args[0], args[0])
         vector = context.get_value_type(vector_type)
         block = context.get_constant_undef(result)
         for i in range(result.count):
-            loaded = _load(builder, data, _offset(builder, args[1], args[2], i), vector)
+            loaded = emit_load(builder, data, _offset(builder, args[1], args[2], i), vector)
             block = builder.insert_value(block, loaded, i)
         return block
 
@@ -359,10 +357,10 @@ def store_block(typingctx: Any, array: Any, index: Any, stride: Any, block: Any)
     """Stores the i-th vector of the block at `index + i * stride`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = _data(context, builder, signature.args[0], args[0])
+        data = array_data(context, builder, signature.args[0], args[0])
         for i in range(signature.args[3].count):
             value = builder.extract_value(args[3], i)
-            _store(builder, data, _offset(builder, args[1], args[2], i), value)
+            emit_store(builder, data, _offset(builder, args[1], args[2], i), value)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, block), codegen
@@ -373,7 +371,7 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
     """Asks for the cache line of `array[index]`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = _data(context, builder, signature.args[0], args[0])
+        data = array_data(context, builder, signature.args[0], args[0])
         byte_pointer = ir.IntType(8).as_pointer()
         function = cgutils.get_or_insert_function(
             builder.module,
@@ -386,120 +384,3 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
-
-
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Emits the transpose of a square of LANES vectors."""
-    rows = list(rows)
-    mask_type = ir.VectorType(_I32, LANES)
-    step = 1
-    while step < LANES:
-        low = [i if not i & step else LANES + i - step for i in range(LANES)]
-        high = [i + step if not i & step else LANES + i for i in range(LANES)]
-        for i in range(LANES):
-            if not i & step:
-                a, b = rows[i], rows[i + step]
-                rows[i] = builder.shuffle_vector(a, b, ir.Constant(mask_type, low))
-                rows[i + step] = builder.shuffle_vector(a, b, ir.Constant(mask_type, high))
-        step *= 2
-    return rows
-
-
-@intrinsic
-def gather_tile(typingctx: Any, source: Any, rows: Any, start: Any, target: Any, index: Any) -> Any:
-    """Transposes a square: `target[index + k * LANES + lane] = source[rows[lane] + start + k]`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, rows, start, target, index = args
-        data = _data(context, builder, signature.args[0], source)
-        offsets = _data(context, builder, signature.args[1], rows)
-        out = _data(context, builder, signature.args[3], target)
-        vector = context.get_value_type(_VECTORS[signature.args[0].dtype])
-        lanes = [ir.Constant(start.type, i) for i in range(LANES)]
-        loaded = [
-            _load(
-                builder, data, builder.add(builder.load(builder.gep(offsets, [i])), start), vector
-            )
-            for i in lanes
-        ]
-        for k, row in enumerate(_transposed(builder, loaded)):
-            _store(builder, out, builder.add(index, ir.Constant(index.type, k * LANES)), row)
-        return context.get_dummy_value()
-
-    return types.void(source, rows, types.intp, target, types.intp), codegen
-
-
-@intrinsic
-def scatter_tile(
-    typingctx: Any, source: Any, index: Any, target: Any, rows: Any, start: Any
-) -> Any:
-    """Transposes a square: `target[rows[lane] + start + k] = source[index + k * LANES + lane]`.
-
-    Of lanes with equal rows the first one counts: rows are written from the last lane down.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, index, target, rows, start = args
-        data = _data(context, builder, signature.args[0], source)
-        out = _data(context, builder, signature.args[2], target)
-        offsets = _data(context, builder, signature.args[3], rows)
-        vector = context.get_value_type(_VECTORS[signature.args[0].dtype])
-        loaded = [
-            _load(builder, data, builder.add(index, ir.Constant(index.type, k * LANES)), vector)
-            for k in range(LANES)
-        ]
-        lanes = list(enumerate(_transposed(builder, loaded)))
-        for lane, row in reversed(lanes):
-            offset = builder.load(builder.gep(offsets, [ir.Constant(index.type, lane)]))
-            _store(builder, out, builder.add(offset, start), row)
-        return context.get_dummy_value()
-
-    return types.void(source, types.intp, target, rows, types.intp), codegen
-
-
-_FLUSH_BITS = 0x8040  # MXCSR: flush results to zero, take denormal operands as zero
-
-
-@intrinsic
-def flush_denormals(typingctx: Any) -> Any:
-    """Makes this thread treat denormal numbers as zero, on x86; returns the state to restore.
-
-    The envelope makes them by the thousand at the cutoff, and each costs about 150 cycles.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if not _IS_X86:
-            return ir.Constant(_I32, 0)
-        state = cgutils.alloca_once(builder, _I32)
-        old = _control_register(builder, "stmxcsr", state)
-        builder.store(builder.or_(old, ir.Constant(_I32, _FLUSH_BITS)), state)
-        _control_register(builder, "ldmxcsr", state)
-        return old
-
-    return types.int32(), codegen
-
-
-@intrinsic
-def restore_denormals(typingctx: Any, state: Any) -> Any:
-    """Undoes `flush_denormals`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if _IS_X86:
-            slot = cgutils.alloca_once(builder, _I32)
-            builder.store(args[0], slot)
-            _control_register(builder, "ldmxcsr", slot)
-        return context.get_dummy_value()
-
-    return types.void(types.int32), codegen
-
-
-def _control_register(builder: Any, instruction: str, slot: Any) -> Any:
-    """Emits a load or store of MXCSR and returns what the slot holds afterwards."""
-    byte_pointer = ir.IntType(8).as_pointer()
-    function = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VoidType(), [byte_pointer]),
-        f"llvm.x86.sse.{instruction}",
-    )
-    builder.call(function, [builder.bitcast(slot, byte_pointer)])
-    return builder.load(slot)
