@@ -1,6 +1,7 @@
 """Batched relaxation and batched scans against geomeTRIC one by one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from trip_mm.errors import EvaluationError, UnsupportedElementError, Unsupported
 from trip_mm.geometry import batch_evaluation
 from trip_mm.geometry.batch_evaluation import Evaluation, bind_batch
 from trip_mm.geometry.batched import BatchRelaxer, Start, relax_batch
+from trip_mm.geometry.conformers import embed_conformers
 from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral, wrapped
 from trip_mm.geometry.molecule import Molecule, read_molecule
 from trip_mm.geometry.potentials import bind, parse_potential
@@ -274,3 +276,48 @@ def test_neighbours_lower_angles_that_started_in_the_wrong_place(tmp_path: Path)
     before = np.array([o.relaxed.energy if o.relaxed else np.inf for o in first_round])
     after = np.array([point.energy for point in found.points])
     assert (after <= before + 1e-9).all()
+
+
+def test_conformers_lower_what_the_given_geometry_cannot_reach(tmp_path: Path) -> None:
+    """Butane-1,4-diol, stretched: turning one bond alone never brings its ends together."""
+    molecule = read_molecule("OCCCCO")
+    atoms = (0, 1, 2, 3)
+    angles = grid_angles(120)
+    evaluate = bind_batch(parse_potential("trip-gfn2-s"), [molecule])
+    stretched = molecule.at(set_dihedral(molecule, (1, 2, 3, 4), 180.0))
+    alone = BatchedScan(stretched, atoms, angles, Journal(tmp_path / "a", {}))
+    conformers = embed_conformers(stretched, 10)
+    helped = BatchedScan(stretched, atoms, angles, Journal(tmp_path / "b", {}), conformers)
+    first, second = scan_batched([alone, helped], evaluate)
+    fall = [a.energy - b.energy for a, b in zip(first.points, second.points, strict=True)]
+    assert min(fall) > -1e-5
+    assert max(fall) * EV_TO_KCAL_PER_MOL > 0.1
+    assert len(helped.first_round()) > len(alone.first_round())
+
+
+def test_conformers_keep_the_stereoisomer() -> None:
+    """Both stereocentres of ephedrine keep their handedness."""
+    molecule = read_molecule(SYSTEMS / "ephedrine.sdf")
+
+    def handedness(positions: np.ndarray, atom: int) -> float:
+        heavy = [
+            other
+            for bond in molecule.bonds
+            if atom in bond
+            for other in bond
+            if other != atom and molecule.atomic_numbers[other] > 1
+        ]
+        a, b, c = (positions[other] - positions[atom] for other in sorted(heavy)[:3])
+        return float(np.sign(np.dot(a, np.cross(b, c))))
+
+    found = embed_conformers(molecule, 5)
+    assert len(found) > 1
+    for positions in found:
+        for atom in (2, 4):
+            assert handedness(positions, atom) == handedness(molecule.positions, atom)
+
+
+def test_conformers_need_bond_orders() -> None:
+    molecule = read_molecule("OO")
+    with pytest.raises(UnsupportedSystemError, match="bond orders"):
+        embed_conformers(replace(molecule, rdkit=None), 3)

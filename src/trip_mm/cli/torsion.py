@@ -47,6 +47,10 @@ def scan(
             "wavefront, all angles at once."
         ),
     ] = "both",
+    conformers: Annotated[
+        int,
+        typer.Option(min=0, help="Conformers to start from besides MOLECULE; needs batched."),
+    ] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")] = Path(
         "torsion-scan"
     ),
@@ -68,6 +72,8 @@ def scan(
     strategies = (*STRATEGIES, BATCHED)
     if strategy not in strategies:
         raise ConfigError(f"--strategy {strategy!r} is unknown; use {', '.join(strategies)}")
+    if conformers and strategy != BATCHED:
+        raise ConfigError("--conformers needs --strategy batched, which starts from all at once")
     grid_angles(step)
     read = read_molecule(molecule)
     if dihedral is not None:
@@ -84,7 +90,7 @@ def scan(
         console.print(f"{read.name} ({read.formula}), {name}", markup=False)
         result = compare_potentials(
             read,
-            ScanSettings(atoms, relaxed, points, step, strategy),
+            ScanSettings(atoms, relaxed, points, step, strategy, conformers),
             directory,
             lambda line: console.print("  " + line, markup=False, soft_wrap=True),
         )

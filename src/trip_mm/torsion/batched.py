@@ -1,9 +1,9 @@
 """Relaxed torsion scans whose grid points, and whose molecules, relax together in batches.
 
-First round: every grid angle starts from the given geometry, turned. Later rounds are those of
-`wavefront`: an angle whose energy fell hands its geometry to both neighbours, which start from it
-again. A start that differs from a geometry already relaxed at its angle by nothing but thermal
-wiggles would fall back into it and is left out.
+First round: every grid angle starts from the given geometry, turned, and from further conformers if
+they are asked for. Later rounds are those of `wavefront`: an angle whose energy fell hands its
+geometry to both neighbours, which start from it again. A start that differs from a geometry already
+relaxed at its angle by nothing but thermal wiggles would fall back into it and is left out.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trip_mm.geometry.batch_evaluation import BatchEvaluator, bind_batch
 from trip_mm.geometry.batched import DEFAULT_CAPACITY, BatchRelaxer, Outcome, Start
+from trip_mm.geometry.conformers import embed_conformers
 from trip_mm.geometry.dihedral import set_dihedral
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import PotentialSpec
@@ -45,45 +46,49 @@ class BatchedScan:
         atoms: the dihedral.
         angles: grid angles, degrees.
         journal: remembers finished relaxations.
+        conformers: further starting geometries, A, `[n_atoms, 3]` each.
     """
 
     molecule: Molecule
     atoms: Dihedral
     angles: list[float]
     journal: Journal
+    conformers: Sequence[NDArray[np.float64]] = ()
     _round: int = 0
     _open: set[str] = field(default_factory=set)
-    _fallen: set[int] = field(default_factory=set)
+    _found: dict[str, tuple[int, Attempt]] = field(default_factory=dict)
     _best: dict[int, Attempt] = field(default_factory=dict)
     _attempts: list[tuple[int, Attempt]] = field(default_factory=list)
 
     def first_round(self) -> list[tuple[str, int, Start]]:
-        """Returns key, index of the angle and start of every grid angle."""
-        starts = [
-            (f"batched:0:{index}", index, self._start(index, self.molecule.positions))
-            for index in range(len(self.angles))
-        ]
+        """Returns key, index of the angle and start of every grid angle and conformer.
+
+        Conformers that come to lie on each other when they are turned start once.
+        """
+        starts = []
+        for index, angle in enumerate(self.angles):
+            starts.append(
+                (f"batched:0:{index}", index, self._start(index, self.molecule.positions))
+            )
+            taken = [set_dihedral(self.molecule, self.atoms, angle)] if self.conformers else []
+            for number, positions in enumerate(self.conformers, 1):
+                turned = set_dihedral(self.molecule.at(positions), self.atoms, angle)
+                if all(largest_distance(turned, other) > SAME_BASIN_ANGSTROM for other in taken):
+                    taken.append(turned)
+                    key = f"batched:0:{index}:conformer-{number}"
+                    starts.append((key, index, self._start(index, positions)))
         self._open = {key for key, _, _ in starts}
         return starts
 
     def record(self, key: str, index: int, attempt: Attempt) -> list[tuple[str, int, Start]]:
         """Takes in an outcome; returns the next round when this one is complete."""
-        self._attempts.append((index, attempt))
+        self._found[key] = (index, attempt)
         self._open.discard(key)
-        best = self._best.get(index)
-        if attempt.energy is not None and (
-            best is None
-            or best.energy is None
-            or attempt.energy < best.energy - WAVEFRONT_THRESHOLD_EV
-        ):
-            self._best[index] = attempt
-            self._fallen.add(index)
         if self._open:
             return []
         self._round += 1
-        fallen, self._fallen = sorted(self._fallen), set()
         starts = []
-        for index in fallen:
+        for index in self._fallen():
             for side in (1, -1):
                 neighbor = (index + side) % len(self.angles)
                 start = self._neighbor_start(index, neighbor)
@@ -91,6 +96,22 @@ class BatchedScan:
                     starts.append((f"batched:{self._round}:{index}:{side}", neighbor, start))
         self._open = {key for key, _, _ in starts}
         return starts
+
+    def _fallen(self) -> list[int]:
+        """Takes in the finished round by key, in whatever order it came; returns what fell."""
+        fallen = set()
+        for _, (index, attempt) in sorted(self._found.items()):
+            self._attempts.append((index, attempt))
+            best = self._best.get(index)
+            if attempt.energy is not None and (
+                best is None
+                or best.energy is None
+                or attempt.energy < best.energy - WAVEFRONT_THRESHOLD_EV
+            ):
+                self._best[index] = attempt
+                fallen.add(index)
+        self._found.clear()
+        return sorted(fallen)
 
     def result(self) -> Scan:
         """Returns the lowest point at every angle; in the order of the grid."""
@@ -159,13 +180,15 @@ def batched_scan(
     atoms: Dihedral,
     angles: list[float],
     journal: Journal,
+    n_conformers: int = 0,
 ) -> Scan:
-    """Runs one scan in batches.
+    """Runs one scan in batches; `n_conformers` are embedded as further starts.
 
     Raises:
-        TripError: as `bind_batch`.
+        TripError: as `bind_batch` and `embed_conformers`.
     """
-    scan = BatchedScan(molecule, atoms, angles, journal)
+    conformers = embed_conformers(molecule, n_conformers) if n_conformers else []
+    scan = BatchedScan(molecule, atoms, angles, journal, conformers)
     return scan_batched([scan], bind_batch(spec, [molecule]))[0]
 
 

@@ -33,6 +33,7 @@ class ScanSettings:
         single_points: potentials evaluated at the geometries of the first relaxed one.
         step_deg: grid step, whole degrees.
         strategy: `both`, `wavefront` or `batched`.
+        n_conformers: embedded as further starts at every angle; `batched` only.
     """
 
     dihedral: Dihedral
@@ -40,6 +41,7 @@ class ScanSettings:
     single_points: tuple[PotentialSpec, ...]
     step_deg: int = 10
     strategy: str = "both"
+    n_conformers: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def _relaxed_scan(
         out / f"{potential_file_name(spec)}.journal", _identity(molecule, settings, spec)
     )
     if settings.strategy == BATCHED:
-        return batched_scan(molecule, spec, settings.dihedral, angles, journal)
+        return batched_scan(
+            molecule, spec, settings.dihedral, angles, journal, settings.n_conformers
+        )
     step = journaled_step(molecule, bind(spec, molecule), settings.dihedral, angles, journal)
     return STRATEGIES[settings.strategy](molecule, settings.dihedral, angles, step)
 
@@ -162,7 +166,7 @@ def _single_points(
 
 def _identity(molecule: Molecule, settings: ScanSettings, spec: PotentialSpec) -> dict[str, object]:
     """What the results of one potential depend on."""
-    return {
+    identity = {
         "potential": str(spec),
         "sha256": model_sha256(spec),
         "atomic_numbers": molecule.atomic_numbers.tolist(),
@@ -171,6 +175,7 @@ def _identity(molecule: Molecule, settings: ScanSettings, spec: PotentialSpec) -
         "step_deg": settings.step_deg,
         "strategy": settings.strategy,
     }
+    return identity | ({"n_conformers": settings.n_conformers} if settings.n_conformers else {})
 
 
 def model_sha256(spec: PotentialSpec) -> str:
@@ -210,6 +215,7 @@ def _write(result: ScanResult, molecule: Molecule, settings: ScanSettings, out: 
         "dihedral_atoms": axis,
         "step_deg": settings.step_deg,
         "strategy": settings.strategy,
+        "n_conformers": settings.n_conformers,
         "reference": result.reference,
         "deviations": {label: d.to_dict() for label, d in result.deviations.items()},
         "barrier_kcal_per_mol": {

@@ -22,7 +22,7 @@ def plot_profiles(profiles: Sequence[Profile], axis_label: str, title: str, path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for number, profile in enumerate(profiles):
@@ -43,5 +43,6 @@ def plot_profiles(profiles: Sequence[Profile], axis_label: str, title: str, path
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2,
+                  frameon=False, fontsize=8)  # fmt: skip
     figure.savefig(path, dpi=200)
