@@ -1,0 +1,103 @@
+"""The operators on CUDA devices: dense stages in PyTorch, the stages between them in Triton.
+
+Registered for the operators of `operators`, `attention` and `harmonics`, whose derivatives stay
+as they are. No stage waits for the device. Triton is imported at the first call.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from trip_mm.model.kernels import dense, devices, operators
+from trip_mm.model.kernels.plan import make_plan
+
+MATRIX_BYTES = 256 * 2**20
+"""Sender matrices that are held at once, and their gradients."""
+
+
+def _chunks(n_atoms: int, layout: dense.Layout, element_size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of atoms whose sender matrices fit into `MATRIX_BYTES`."""
+    step = max(1, MATRIX_BYTES // (layout.size * element_size))
+    for first in range(0, n_atoms, step):
+        yield first, min(first + step, n_atoms)
+
+
+def convolution(
+    edge_features: Tensor,
+    shifts: Tensor,
+    features: Tensor,
+    harmonics: Tensor,
+    parameters: Tensor,
+    order: Tensor,
+    bounds: Tensor,
+    spec: list[int],
+) -> Tensor:
+    """Computes `operators.fused_convolution`."""
+    devices.require_triton()
+    from trip_mm.model.kernels import triton_convolution
+
+    plan = make_plan(tuple(spec), dense.NAMES[parameters.dtype])
+    layout = dense.make_layout(tuple(spec), parameters.dtype, parameters.device)
+    parameters = parameters.contiguous()
+    x = edge_features + shifts.index_select(0, dense.atoms_of_edges(order, bounds))
+    hidden, _ = dense.trunks_forward(x, parameters, plan)
+    basis = harmonics @ layout.couplings
+    weights = dense.radial_weights(parameters, plan, layout)
+    messages = x.new_empty(x.shape[0], plan.n_messages)
+    for first, last in _chunks(features.shape[0], layout, features.element_size()):
+        z = dense.sender_matrices(features[first:last], weights, layout)
+        triton_convolution.compute_messages(
+            plan, layout, z, hidden, basis, (order, bounds), (first, last), messages
+        )
+    return messages
+
+
+def convolution_backward(
+    gradient: Tensor,
+    edge_features: Tensor,
+    shifts: Tensor,
+    features: Tensor,
+    harmonics: Tensor,
+    parameters: Tensor,
+    order: Tensor,
+    bounds: Tensor,
+    spec: list[int],
+    parameters_wanted: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Computes `operators.fused_convolution_backward`."""
+    devices.require_triton()
+    from trip_mm.model.kernels import triton_convolution
+
+    plan = make_plan(tuple(spec), dense.NAMES[parameters.dtype])
+    layout = dense.make_layout(tuple(spec), parameters.dtype, parameters.device)
+    parameters, gradient = parameters.contiguous(), gradient.contiguous()
+    edges = (order, bounds)
+    x = edge_features + shifts.index_select(0, dense.atoms_of_edges(order, bounds))
+    hidden, states = dense.trunks_forward(x, parameters, plan)
+    basis = harmonics @ layout.couplings
+    weights = dense.radial_weights(parameters, plan, layout)
+    d_parameters = torch.zeros_like(parameters[: None if parameters_wanted else 0])
+    d_weights = [torch.zeros_like(weight) for weight in weights] if parameters_wanted else []
+    d_hidden, d_basis = torch.zeros_like(hidden), torch.empty_like(basis)
+    d_features = torch.empty_like(features, memory_format=torch.contiguous_format)
+    for first, last in _chunks(features.shape[0], layout, features.element_size()):
+        own = features[first:last]
+        z = dense.sender_matrices(own, weights, layout)
+        d_z = torch.empty_like(z)
+        triton_convolution.compute_gradients(
+            plan, layout, z, hidden, basis, gradient, edges, (first, last), (d_z, d_hidden, d_basis)
+        )
+        d_features[first:last] = dense.sender_gradients(d_z, weights, layout, last - first)
+        if parameters_wanted:
+            dense.add_weight_gradients(d_weights, own, d_z, layout)
+    d_x = dense.trunks_backward(d_hidden, states, parameters, plan, d_parameters)
+    if parameters_wanted:
+        dense.add_radial_gradients(d_weights, d_parameters, plan, layout)
+    d_shifts = triton_convolution.sum_rows(d_x, edges)
+    return d_x, d_shifts, d_features, d_basis @ layout.couplings.T, d_parameters
+
+
+operators.sort_edges.register_kernel("cuda")(dense.sort_edges)
+operators.fused_convolution.register_kernel("cuda")(convolution)
+operators.fused_convolution_backward.register_kernel("cuda")(convolution_backward)
