@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trip_mm.model.kernels import threads
 from trip_mm.model.kernels.denormals import flush_denormals, restore_denormals
+from trip_mm.model.kernels.dense import atoms_of_edges
 from trip_mm.model.kernels.tiles import edges_of, gather, scatter
 from trip_mm.model.kernels.vector import (
     LANES,
@@ -325,10 +326,9 @@ def plain_attention(
     """As `attention`, in PyTorch, without the weights: differentiable any number of times."""
     tables = head_tables(*spec)
     n_edges, n_atoms, n_heads = len(messages), len(query), tables.n_heads
-    receivers = torch.empty_like(order)
-    receivers[order] = torch.repeat_interleave(torch.arange(n_atoms), bounds[1:] - bounds[:-1])
-    asked = query.flatten(1).index_select(1, torch.as_tensor(tables.query))
-    keys = messages.index_select(1, torch.as_tensor(tables.key))
+    receivers = atoms_of_edges(order, bounds)
+    asked = query.flatten(1).index_select(1, torch.as_tensor(tables.query).to(order.device))
+    keys = messages.index_select(1, torch.as_tensor(tables.key).to(order.device))
     products = (keys * asked.index_select(0, receivers)).reshape(n_edges, n_heads, -1)
     logits = products.sum(dim=2) * tables.scale + log_envelope.unsqueeze(1)
     largest = logits.new_full((n_atoms, n_heads), -math.inf).scatter_reduce(
@@ -337,11 +337,11 @@ def plain_attention(
     weights = torch.exp(logits - largest.index_select(0, receivers))
     norms = torch.zeros_like(largest).index_add(0, receivers, weights)
     weights = weights / norms.index_select(0, receivers)
-    values = messages.index_select(1, torch.as_tensor(tables.value))
+    values = messages.index_select(1, torch.as_tensor(tables.value).to(order.device))
     weighted = values.reshape(n_edges, n_heads, -1) * weights.unsqueeze(2)
     sums = messages.new_zeros(n_atoms, tables.n_targets)
     sums = sums.index_add(0, receivers, weighted.flatten(1))
-    back = torch.as_tensor(np.argsort(tables.target))
+    back = torch.as_tensor(np.argsort(tables.target)).to(order.device)
     return sums.index_select(1, back).reshape(n_atoms, spec[1], -1)
 
 

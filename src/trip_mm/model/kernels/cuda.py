@@ -9,7 +9,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from trip_mm.model.kernels import dense, devices, operators
+from trip_mm.model.kernels import (
+    attention,
+    dense,
+    dense_harmonics,
+    devices,
+    harmonics,
+    operators,
+)
 from trip_mm.model.kernels.plan import make_plan
 
 MATRIX_BYTES = 256 * 2**20
@@ -27,7 +34,7 @@ def convolution(
     edge_features: Tensor,
     shifts: Tensor,
     features: Tensor,
-    harmonics: Tensor,
+    angular: Tensor,
     parameters: Tensor,
     order: Tensor,
     bounds: Tensor,
@@ -42,14 +49,13 @@ def convolution(
     parameters = parameters.contiguous()
     x = edge_features + shifts.index_select(0, dense.atoms_of_edges(order, bounds))
     hidden, _ = dense.trunks_forward(x, parameters, plan)
-    basis = harmonics @ layout.couplings
+    basis = angular @ layout.couplings
     weights = dense.radial_weights(parameters, plan, layout)
+    inputs = triton_convolution.EdgeInputs(hidden, basis, order, bounds)
     messages = x.new_empty(x.shape[0], plan.n_messages)
     for first, last in _chunks(features.shape[0], layout, features.element_size()):
         z = dense.sender_matrices(features[first:last], weights, layout)
-        triton_convolution.compute_messages(
-            plan, layout, z, hidden, basis, (order, bounds), (first, last), messages
-        )
+        triton_convolution.compute_messages(plan, layout, z, inputs, (first, last), messages)
     return messages
 
 
@@ -58,7 +64,7 @@ def convolution_backward(
     edge_features: Tensor,
     shifts: Tensor,
     features: Tensor,
-    harmonics: Tensor,
+    angular: Tensor,
     parameters: Tensor,
     order: Tensor,
     bounds: Tensor,
@@ -72,11 +78,11 @@ def convolution_backward(
     plan = make_plan(tuple(spec), dense.NAMES[parameters.dtype])
     layout = dense.make_layout(tuple(spec), parameters.dtype, parameters.device)
     parameters, gradient = parameters.contiguous(), gradient.contiguous()
-    edges = (order, bounds)
     x = edge_features + shifts.index_select(0, dense.atoms_of_edges(order, bounds))
     hidden, states = dense.trunks_forward(x, parameters, plan)
-    basis = harmonics @ layout.couplings
+    basis = angular @ layout.couplings
     weights = dense.radial_weights(parameters, plan, layout)
+    inputs = triton_convolution.EdgeInputs(hidden, basis, order, bounds)
     d_parameters = torch.zeros_like(parameters[: None if parameters_wanted else 0])
     d_weights = [torch.zeros_like(weight) for weight in weights] if parameters_wanted else []
     d_hidden, d_basis = torch.zeros_like(hidden), torch.empty_like(basis)
@@ -86,7 +92,7 @@ def convolution_backward(
         z = dense.sender_matrices(own, weights, layout)
         d_z = torch.empty_like(z)
         triton_convolution.compute_gradients(
-            plan, layout, z, hidden, basis, gradient, edges, (first, last), (d_z, d_hidden, d_basis)
+            plan, layout, z, inputs, gradient, (first, last), (d_z, d_hidden, d_basis)
         )
         d_features[first:last] = dense.sender_gradients(d_z, weights, layout, last - first)
         if parameters_wanted:
@@ -94,10 +100,49 @@ def convolution_backward(
     d_x = dense.trunks_backward(d_hidden, states, parameters, plan, d_parameters)
     if parameters_wanted:
         dense.add_radial_gradients(d_weights, d_parameters, plan, layout)
-    d_shifts = triton_convolution.sum_rows(d_x, edges)
+    d_shifts = triton_convolution.sum_rows(d_x, order, bounds)
     return d_x, d_shifts, d_features, d_basis @ layout.couplings.T, d_parameters
+
+
+def attend(
+    messages: Tensor,
+    query: Tensor,
+    log_envelope: Tensor,
+    order: Tensor,
+    bounds: Tensor,
+    spec: list[int],
+) -> tuple[Tensor, Tensor]:
+    """Computes `attention.attention`."""
+    devices.require_triton()
+    from trip_mm.model.kernels import triton_attention
+
+    inputs = [t.contiguous() for t in (messages, query, log_envelope)]
+    return triton_attention.attend(inputs[0], inputs[1], inputs[2], order, bounds, tuple(spec))
+
+
+def attend_backward(
+    gradient: Tensor,
+    messages: Tensor,
+    query: Tensor,
+    weights: Tensor,
+    order: Tensor,
+    bounds: Tensor,
+    spec: list[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes `attention.attention_backward`."""
+    devices.require_triton()
+    from trip_mm.model.kernels import triton_attention
+
+    inputs = [t.contiguous() for t in (gradient, messages, query, weights)]
+    return triton_attention.attend_backward(
+        inputs[0], inputs[1], inputs[2], inputs[3], order, bounds, tuple(spec)
+    )
 
 
 operators.sort_edges.register_kernel("cuda")(dense.sort_edges)
 operators.fused_convolution.register_kernel("cuda")(convolution)
 operators.fused_convolution_backward.register_kernel("cuda")(convolution_backward)
+attention.attention.register_kernel("cuda")(attend)
+attention.attention_backward.register_kernel("cuda")(attend_backward)
+harmonics.harmonics.register_kernel("cuda")(dense_harmonics.harmonics)
+harmonics.harmonics_backward.register_kernel("cuda")(dense_harmonics.harmonics_backward)

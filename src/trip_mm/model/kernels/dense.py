@@ -36,12 +36,16 @@ class Layout(NamedTuple):
 
 
 @functools.cache
+@torch.inference_mode(False)
 def make_layout(spec: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Layout:
     """Layout and tables of a convolution, kept on the device; `spec` as of `make_plan`."""
     plan = make_plan(spec, NAMES[dtype])
     l_in_max = spec[0]
     blocks = [
-        [n_paths(lo, li) * int(plan.n_channels_out[lo]) * plan.n_padded for lo in range(len(plan.n_paths))]
+        [
+            n_paths(lo, li) * int(plan.n_channels_out[lo]) * plan.n_padded
+            for lo in range(len(plan.n_paths))
+        ]
         for li in range(l_in_max + 1)
     ]
     widths = [sum(block) for block in blocks]

@@ -47,7 +47,7 @@ class Polynomials(NamedTuple):
     back_coefficient: NDArray[Any]
 
 
-def _monomials(degree: int) -> list[tuple[int, int, int]]:
+def monomials(degree: int) -> list[tuple[int, int, int]]:
     """Exponents of all monomials up to a degree, lower degrees first."""
     return [
         (a, b, total - a - b)
@@ -60,7 +60,7 @@ def _monomials(degree: int) -> list[tuple[int, int, int]]:
 @functools.cache
 def polynomials(degree: int, dtype_name: str) -> Polynomials:
     """Tables of the harmonics of degrees 0 ... `degree`."""
-    exponents = _monomials(degree)
+    exponents = monomials(degree)
     place = {exponent: i for i, exponent in enumerate(exponents)}
     parent, axis = [0], [0]
     for exponent in exponents[1:]:
@@ -218,9 +218,9 @@ def plain_harmonics(vectors: Tensor, envelope: Tensor, degree: int) -> Tensor:
     for parent, axis in zip(table.parent[1:].tolist(), table.axis[1:].tolist(), strict=True):
         columns.append(columns[parent] * vectors[:, axis])
     rows = np.repeat(np.arange(len(table.bounds) - 1), np.diff(table.bounds))
-    matrix = vectors.new_zeros(len(columns), len(table.bounds) - 1)
+    matrix = torch.zeros(len(columns), len(table.bounds) - 1, dtype=vectors.dtype)
     matrix[table.monomial, rows] = torch.as_tensor(table.coefficient)
-    return (torch.stack(columns, dim=1) @ matrix) * envelope.unsqueeze(1)
+    return (torch.stack(columns, dim=1) @ matrix.to(vectors.device)) * envelope.unsqueeze(1)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

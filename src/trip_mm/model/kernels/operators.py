@@ -7,12 +7,11 @@ through `plain_convolution`, the same mathematics in PyTorch.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trip_mm.model.kernels import convolution, threads, tiles
+from trip_mm.model.kernels import convolution, dense, threads, tiles
 from trip_mm.model.kernels.plan import Plan, make_plan, trunk_size
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -141,9 +140,7 @@ def plain_convolution(
     """As `fused_convolution`, in PyTorch: differentiable any number of times."""
     plan = _plan(spec, parameters.dtype)
     n_e, n_h = plan.n_edge_features, plan.n_hidden
-    counts = bounds[1:] - bounds[:-1]
-    senders = torch.empty_like(order)
-    senders[order] = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    senders = dense.atoms_of_edges(order, bounds)
     x = edge_features + shifts.index_select(0, senders)
     hidden: list[Tensor] = []
     for trunk in range(plan.n_trunks):
@@ -154,10 +151,10 @@ def plain_convolution(
             y = _layer_norm_silu(functional.linear(y, w.reshape(n_h, n_in), b), norm_w, norm_b)
             values, n_in = values[sum(sizes) :], n_h
         hidden.append(y)
-    rows = np.repeat(np.arange(plan.n_basis), np.diff(plan.basis_bounds))
-    couplings = harmonics.new_zeros(plan.n_basis, plan.n_harmonics)
-    couplings[rows, plan.basis_harmonic] = torch.as_tensor(plan.basis_coefficient)
-    basis = harmonics @ couplings.T  # [n_edges, n_basis]
+    layout = dense.make_layout(tuple(spec), parameters.dtype, parameters.device)
+    basis = harmonics @ layout.couplings  # [n_edges, n_basis]
+    paths = torch.as_tensor(plan.path).to(features.device)
+    components = torch.as_tensor(plan.component).to(features.device)
     own = features.index_select(0, senders)  # [n_edges, C_in, components]
     messages: list[Tensor] = []
     for l_out in range(plan.n_degrees):
@@ -173,8 +170,8 @@ def plain_convolution(
         weight = weight[..., :n_h].permute(2, 1, 0, 3).reshape(-1, n_h)
         radial = functional.linear(hidden[int(plan.trunk[l_out])], weight)
         radial = radial.reshape(-1, n_out, plan.n_channels_in, n_paths)
-        one_hot = functional.one_hot(torch.as_tensor(plan.path[columns]), n_paths)
-        sent = own.index_select(2, torch.as_tensor(plan.component[columns]))
+        one_hot = functional.one_hot(paths[columns], n_paths)
+        sent = own.index_select(2, components[columns])
         terms = torch.einsum("emq,ecq,qp->ecpm", angular, sent, one_hot.to(sent.dtype))
         messages.append(torch.einsum("eocp,ecpm->eom", radial, terms).flatten(1))
     return torch.cat(messages, dim=1)

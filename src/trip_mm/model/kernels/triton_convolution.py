@@ -13,7 +13,7 @@ Importing this module imports Triton. Sizes in capitals are powers of two not be
 sizes; what lies between is masked. A matrix product needs at least 16 terms.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -26,10 +26,12 @@ EDGES = 16
 """Edges that a program handles at once."""
 COLUMNS = 8
 """Columns q whose matrix gradients one program computes."""
+WIDE = {"num_warps": 8}
+"""Threads of a program that would not fit into the registers of the usual four warps."""
 
 
 @triton.jit
-def _rows(order: Any, start: Any, end: Any, E: tl.constexpr) -> Any:
+def edge_rows(order: tl.tensor, start: tl.tensor, end: tl.tensor, E: tl.constexpr) -> tl.tensor:
     """Edges of the next E places of a sender, and which of them exist."""
     places = start + tl.arange(0, E)
     live = places < end
@@ -38,9 +40,10 @@ def _rows(order: Any, start: Any, end: Any, E: tl.constexpr) -> Any:
 
 @triton.jit
 def _matrix(
-    z: Any, table: Any, q: Any, atom: Any, n_atoms: Any, n_table: Any, n_out: Any, n_hidden: Any,
-    n_padded: Any, O: tl.constexpr, H: tl.constexpr,
-) -> Any:  # fmt: skip
+    z: tl.tensor, table: tl.tensor, q: tl.tensor, atom: tl.tensor, n_atoms: tl.tensor,
+    n_table: tl.tensor, n_out: tl.tensor, n_hidden: tl.tensor, n_padded: tl.tensor,
+    O: tl.constexpr, H: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Addresses of z[q, c_out, h] of one sender, [O, H], and which of them exist."""
     o, h = tl.arange(0, O), tl.arange(0, H)
     block, stride = tl.load(table + q), tl.load(table + n_table + q)
@@ -50,9 +53,9 @@ def _matrix(
 
 @triton.jit
 def _message_places(
-    edges: Any, live: Any, n_messages: Any, n_out: Any, SIZE: tl.constexpr, M: tl.constexpr,
-    O: tl.constexpr,
-) -> Any:  # fmt: skip
+    edges: tl.tensor, live: tl.tensor, n_messages: tl.tensor, n_out: tl.tensor,
+    SIZE: tl.constexpr, M: tl.constexpr, O: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Offsets of messages [E, M, O] of one output degree, and which of them exist."""
     m, o = tl.arange(0, M)[None, :, None], tl.arange(0, O)[None, None, :]
     exists = live[:, None, None] & (m < SIZE) & (o < n_out)
@@ -61,11 +64,11 @@ def _message_places(
 
 @triton.jit(do_not_specialize=["first", "n_atoms"])
 def _messages(
-    z: Any, table: Any, hidden: Any, basis: Any, order: Any, bounds: Any, messages: Any,
-    first: Any, n_atoms: Any, n_table: Any, n_out: Any, n_hidden: Any,
-    n_padded: Any, n_basis: Any, n_messages: Any,
-    N_COLUMNS: tl.constexpr, SIZE: tl.constexpr, M: tl.constexpr, O: tl.constexpr,
-    H: tl.constexpr, E: tl.constexpr,
+    z: tl.tensor, table: tl.tensor, hidden: tl.tensor, basis: tl.tensor, order: tl.tensor,
+    bounds: tl.tensor, messages: tl.tensor, first: tl.tensor, n_atoms: tl.tensor,
+    n_table: tl.tensor, n_out: tl.tensor, n_hidden: tl.tensor, n_padded: tl.tensor,
+    n_basis: tl.tensor, n_messages: tl.tensor, N_COLUMNS: tl.constexpr, SIZE: tl.constexpr,
+    M: tl.constexpr, O: tl.constexpr, H: tl.constexpr, E: tl.constexpr,
 ) -> None:  # fmt: skip
     """Messages of one output degree of the edges of sender `first` + program."""
     atom = tl.program_id(0).to(tl.int64)
@@ -73,17 +76,17 @@ def _messages(
     m, h = tl.arange(0, M), tl.arange(0, H)
     start = begin
     while start < end:
-        edges, live = _rows(order, start, end, E)
+        edges, live = edge_rows(order, start, end, E)
         own = live[:, None] & (h < n_hidden)[None, :]
         x = tl.load(hidden + edges[:, None] * n_hidden + h[None, :], mask=own, other=0.0)
         total = tl.zeros([E, M, O], z.dtype.element_ty)
         couples = live[:, None] & (m < SIZE)[None, :]
         angular = basis + edges[:, None] * n_basis + m[None, :] * N_COLUMNS
         for q in range(N_COLUMNS):
-            at, exists = _matrix(
+            at, inside = _matrix(
                 z, table, q, atom, n_atoms, n_table, n_out, n_hidden, n_padded, O, H
             )
-            matrix = tl.load(at, mask=exists, other=0.0)
+            matrix = tl.load(at, mask=inside, other=0.0)
             u = tl.dot(x, tl.trans(matrix), input_precision="ieee")  # [E, O]
             b = tl.load(angular + q, mask=couples, other=0.0)
             total += b[:, :, None] * u[:, None, :]
@@ -94,10 +97,10 @@ def _messages(
 
 @triton.jit(do_not_specialize=["first", "n_atoms"])
 def _edge_gradients(
-    z: Any, table: Any, hidden: Any, basis: Any, d_messages: Any, order: Any, bounds: Any,
-    d_hidden: Any, d_basis: Any,
-    first: Any, n_atoms: Any, n_table: Any, n_out: Any, n_hidden: Any,
-    n_padded: Any, n_basis: Any, n_messages: Any,
+    z: tl.tensor, table: tl.tensor, hidden: tl.tensor, basis: tl.tensor, d_messages: tl.tensor,
+    order: tl.tensor, bounds: tl.tensor, d_hidden: tl.tensor, d_basis: tl.tensor,
+    first: tl.tensor, n_atoms: tl.tensor, n_table: tl.tensor, n_out: tl.tensor,
+    n_hidden: tl.tensor, n_padded: tl.tensor, n_basis: tl.tensor, n_messages: tl.tensor,
     N_COLUMNS: tl.constexpr, SIZE: tl.constexpr, M: tl.constexpr, O: tl.constexpr,
     H: tl.constexpr, E: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -107,7 +110,7 @@ def _edge_gradients(
     m, h = tl.arange(0, M), tl.arange(0, H)
     start = begin
     while start < end:
-        edges, live = _rows(order, start, end, E)
+        edges, live = edge_rows(order, start, end, E)
         own = live[:, None] & (h < n_hidden)[None, :]
         at_hidden = edges[:, None] * n_hidden + h[None, :]
         x = tl.load(hidden + at_hidden, mask=own, other=0.0)
@@ -117,10 +120,10 @@ def _edge_gradients(
         couples = live[:, None] & (m < SIZE)[None, :]
         at_basis = edges[:, None] * n_basis + m[None, :] * N_COLUMNS
         for q in range(N_COLUMNS):
-            at, exists = _matrix(
+            at, inside = _matrix(
                 z, table, q, atom, n_atoms, n_table, n_out, n_hidden, n_padded, O, H
             )
-            matrix = tl.load(at, mask=exists, other=0.0)
+            matrix = tl.load(at, mask=inside, other=0.0)
             u = tl.dot(x, tl.trans(matrix), input_precision="ieee")  # [E, O]
             d_b = tl.sum(d_message * u[:, None, :], axis=2)
             tl.store(d_basis + at_basis + q, d_b, mask=couples)
@@ -133,11 +136,11 @@ def _edge_gradients(
 
 @triton.jit(do_not_specialize=["first", "n_atoms"])
 def _matrix_gradients(
-    d_z: Any, table: Any, hidden: Any, basis: Any, d_messages: Any, order: Any, bounds: Any,
-    first: Any, n_atoms: Any, n_table: Any, n_out: Any, n_hidden: Any,
-    n_padded: Any, n_basis: Any, n_messages: Any,
-    N_COLUMNS: tl.constexpr, SIZE: tl.constexpr, M: tl.constexpr, O: tl.constexpr,
-    H: tl.constexpr, E: tl.constexpr, Q: tl.constexpr,
+    d_z: tl.tensor, table: tl.tensor, hidden: tl.tensor, basis: tl.tensor, d_messages: tl.tensor,
+    order: tl.tensor, bounds: tl.tensor, first: tl.tensor, n_atoms: tl.tensor, n_table: tl.tensor,
+    n_out: tl.tensor, n_hidden: tl.tensor, n_padded: tl.tensor, n_basis: tl.tensor,
+    n_messages: tl.tensor, N_COLUMNS: tl.constexpr, SIZE: tl.constexpr, M: tl.constexpr,
+    O: tl.constexpr, H: tl.constexpr, E: tl.constexpr, Q: tl.constexpr,
 ) -> None:  # fmt: skip
     """Sets the gradient of Q columns of the matrix of sender `first` + program."""
     atom = tl.program_id(0).to(tl.int64)
@@ -150,7 +153,7 @@ def _matrix_gradients(
         total = tl.zeros([O, H], d_z.dtype.element_ty)
         start = begin
         while start < end:
-            edges, live = _rows(order, start, end, E)
+            edges, live = edge_rows(order, start, end, E)
             own = live[:, None] & (h < n_hidden)[None, :]
             x = tl.load(hidden + edges[:, None] * n_hidden + h[None, :], mask=own, other=0.0)
             places, exists = _message_places(edges, live, n_messages, n_out, SIZE, M, O)
@@ -166,8 +169,9 @@ def _matrix_gradients(
 
 @triton.jit
 def _row_sums(
-    rows: Any, order: Any, bounds: Any, sums: Any, width: Any, W: tl.constexpr, E: tl.constexpr
-) -> None:
+    rows: tl.tensor, order: tl.tensor, bounds: tl.tensor, sums: tl.tensor, width: tl.tensor,
+    W: tl.constexpr, E: tl.constexpr,
+) -> None:  # fmt: skip
     """Sum of the rows of the edges of one atom."""
     atom = tl.program_id(0).to(tl.int64)
     begin, end = tl.load(bounds + atom), tl.load(bounds + atom + 1)
@@ -175,7 +179,7 @@ def _row_sums(
     total = tl.zeros([W], rows.dtype.element_ty)
     start = begin
     while start < end:
-        edges, live = _rows(order, start, end, E)
+        edges, live = edge_rows(order, start, end, E)
         inside = live[:, None] & (k < width)[None, :]
         values = tl.load(rows + edges[:, None] * width + k[None, :], mask=inside, other=0.0)
         total += tl.sum(values, axis=0)
@@ -185,35 +189,49 @@ def _row_sums(
 
 def _size(number: int) -> int:
     """Power of two that a matrix product can run over."""
-    return max(16, triton.next_power_of_2(number))
+    return int(max(16, triton.next_power_of_2(number)))
 
 
 def _shape(plan: Plan, degree: int) -> tuple[tuple[int, ...], dict[str, int]]:
     """Sizes of one output degree: run-time arguments, then those known to the compiler."""
-    n_out, n_columns = int(plan.n_channels_out[degree]), int(plan.n_columns[degree])
+    n_out, size = int(plan.n_channels_out[degree]), 2 * degree + 1
     n_table = int(plan.n_columns.sum())
     sizes = (n_table, n_out, plan.n_hidden, plan.n_padded, plan.n_basis, plan.n_messages)
-    size = 2 * degree + 1
     constants = {
-        "N_COLUMNS": n_columns, "SIZE": size, "M": triton.next_power_of_2(size), "O": _size(n_out),
-        "H": _size(plan.n_padded), "E": EDGES,
-    }  # fmt: skip
+        "N_COLUMNS": int(plan.n_columns[degree]),
+        "SIZE": size,
+        "M": int(triton.next_power_of_2(size)),
+        "O": _size(n_out),
+        "H": _size(plan.n_padded),
+        "E": EDGES,
+    }
     return sizes, constants
 
 
+class EdgeInputs(NamedTuple):
+    """What the kernels read of all edges."""
+
+    hidden: Tensor  # of `dense.trunks_forward`, [n_trunks, n_edges, n_hidden]
+    basis: Tensor  # couplings times harmonics, [n_edges, n_basis]
+    order: Tensor  # of `sort_edges`, by sender
+    bounds: Tensor
+
+
 def compute_messages(
-    plan: Plan, layout: Layout, z: Tensor, hidden: Tensor, basis: Tensor, edges: tuple[Tensor, Tensor],
-    atoms: tuple[int, int], messages: Tensor,
-) -> None:  # fmt: skip
+    plan: Plan,
+    layout: Layout,
+    z: Tensor,
+    inputs: EdgeInputs,
+    atoms: tuple[int, int],
+    messages: Tensor,
+) -> None:
     """Messages of the edges that leave the atoms `atoms[0]` ... `atoms[1] - 1`.
 
     Args:
         plan: of `make_plan`.
         layout: of `make_layout`.
         z: of `sender_matrices` for these atoms.
-        hidden: of `trunks_forward`, `[n_trunks, n_edges, n_hidden]`.
-        basis: couplings times harmonics, `[n_edges, n_basis]`.
-        edges: order and bounds of `sort_edges`, by sender.
+        inputs: of all edges.
         atoms: first atom, atom after the last.
         messages: output, `[n_edges, n_messages]`.
     """
@@ -221,16 +239,22 @@ def compute_messages(
     for degree in range(plan.n_degrees):
         sizes, constants = _shape(plan, degree)
         _messages[(n_atoms,)](
-            z, layout.table[:, int(plan.column_start[degree]) :], hidden[int(plan.trunk[degree])],
-            basis[:, int(plan.basis_start[degree]) :], *edges,
+            z, layout.table[:, int(plan.column_start[degree]) :],
+            inputs.hidden[int(plan.trunk[degree])],
+            inputs.basis[:, int(plan.basis_start[degree]) :], inputs.order, inputs.bounds,
             messages[:, int(plan.message_start[degree]) :], atoms[0], n_atoms, *sizes, **constants,
         )  # fmt: skip
 
 
 def compute_gradients(
-    plan: Plan, layout: Layout, z: Tensor, hidden: Tensor, basis: Tensor, d_messages: Tensor,
-    edges: tuple[Tensor, Tensor], atoms: tuple[int, int], outputs: tuple[Tensor, Tensor, Tensor],
-) -> None:  # fmt: skip
+    plan: Plan,
+    layout: Layout,
+    z: Tensor,
+    inputs: EdgeInputs,
+    d_messages: Tensor,
+    atoms: tuple[int, int],
+    outputs: tuple[Tensor, Tensor, Tensor],
+) -> None:
     """Gradients from those of the messages; arguments as in `compute_messages`, then the outputs.
 
     `outputs` are the gradients of z (set), hidden (added to) and basis (set).
@@ -241,21 +265,24 @@ def compute_gradients(
         sizes, constants = _shape(plan, degree)
         table = layout.table[:, int(plan.column_start[degree]) :]
         trunk, start = int(plan.trunk[degree]), int(plan.basis_start[degree])
-        given = hidden[trunk], basis[:, start:], d_messages[:, int(plan.message_start[degree]) :]
+        given = (
+            inputs.hidden[trunk], inputs.basis[:, start:],
+            d_messages[:, int(plan.message_start[degree]) :], inputs.order, inputs.bounds,
+        )  # fmt: skip
         _edge_gradients[(n_atoms,)](
-            z, table, *given, *edges, d_hidden[trunk], d_basis[:, start:], atoms[0], n_atoms,
-            *sizes, **constants,
+            z, table, *given, d_hidden[trunk], d_basis[:, start:], atoms[0], n_atoms, *sizes,
+            **constants, **WIDE,
         )  # fmt: skip
         n_groups = triton.cdiv(int(plan.n_columns[degree]), COLUMNS)
         _matrix_gradients[(n_atoms, n_groups)](
-            d_z, table, *given, *edges, atoms[0], n_atoms, *sizes, **constants, Q=COLUMNS
+            d_z, table, *given, atoms[0], n_atoms, *sizes, **constants, Q=COLUMNS
         )
 
 
-def sum_rows(rows: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
+def sum_rows(rows: Tensor, order: Tensor, bounds: Tensor) -> Tensor:
     """Sums rows `[n_edges, width]` of the edges of each atom, `[n_atoms, width]`."""
-    n_atoms, width = edges[1].shape[0] - 1, rows.shape[1]
+    n_atoms, width = bounds.shape[0] - 1, rows.shape[1]
     sums = rows.new_empty(n_atoms, width)
     W = triton.next_power_of_2(width)
-    _row_sums[(n_atoms,)](rows, *edges, sums, width, W=W, E=EDGES)
+    _row_sums[(n_atoms,)](rows, order, bounds, sums, width, W=W, E=EDGES)
     return sums
