@@ -1,5 +1,6 @@
 """The potential: positions to energy, forces and virial; batches of systems; self energies."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
@@ -8,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trip_mm.edge_padding import DEFAULT_SLACK, EdgePadding, NoPadding
 from trip_mm.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from trip_mm.errors import ConfigError, UnsupportedElementError
+from trip_mm.model.kernels.devices import announce_plain_form, has_kernels
 from trip_mm.model.trip import TripConfig, TripModel
 from trip_mm.neighbors import VerletList, batched_neighbor_list, check_cell
 
@@ -27,6 +30,7 @@ class TripPotential(nn.Module):
     Attributes:
         config: hyper-parameters of the network.
         model: the network.
+        padding: `NoPadding`, or `EdgePadding` for `forward` with edge lists of constant length.
         cutoff: interaction range, A.
         self_energies: float64 `[101]`, eV, by atomic number.
         supported_elements: atomic numbers that the model knows.
@@ -44,6 +48,7 @@ class TripPotential(nn.Module):
         self.model = model
         self.cutoff = float(model.config.cutoff)
         self.neighbors = VerletList(self.cutoff, skin)
+        self.padding: nn.Module = NoPadding()
         self.register_buffer(
             "self_energies", torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
         )
@@ -72,18 +77,47 @@ class TripPotential(nn.Module):
 
     @torch.jit.unused
     def with_kernels(self) -> "TripPotential":
-        """Returns a twin that computes with the compiled CPU kernels and shares all parameters.
+        """Returns a twin that computes with the compiled kernels and shares all parameters.
 
-        Same numbers, many times faster; see `model.fused`.
+        Same numbers, many times faster; see `model.fused`. On a CUDA device without Triton it
+        is the potential itself, and the log says so once.
 
         Raises:
-            ConfigError: the potential is not on the CPU.
+            ConfigError: the potential is neither on a CPU nor on a CUDA device.
         """
         from trip_mm.model.fused import fused_model  # importing numba takes a second
 
-        if self.device.type != "cpu":
-            raise ConfigError(f"the compiled kernels run on the CPU, not on {self.device}")
-        twin = TripPotential(fused_model(self.model), self.neighbors.skin)
+        device_type = self.device.type
+        if device_type == "cuda" and not has_kernels(device_type):
+            announce_plain_form()
+            return self
+        if not has_kernels(device_type):
+            raise ConfigError(
+                f"the compiled kernels run on CPUs and CUDA devices, not on {self.device}"
+            )
+        return self._twin(fused_model(self.model))
+
+    @torch.jit.unused
+    def with_padding(self, slack: float = DEFAULT_SLACK) -> "TripPotential":
+        """Returns a twin whose network sees edge lists of constant length; shares all parameters.
+
+        Energies and forces of one system are the same; see `edge_padding`.
+
+        Args:
+            slack: edges beyond those found, as a share of them, when a capacity is chosen.
+
+        Raises:
+            ConfigError: the slack is negative or not finite.
+        """
+        twin = self._twin(self.model)
+        twin.padding = EdgePadding(self.cutoff, slack)
+        return twin
+
+    @torch.jit.unused
+    def _twin(self, model: TripModel) -> "TripPotential":
+        """Returns a potential of the same name, statistics and padding with another network."""
+        twin = TripPotential(model, self.neighbors.skin)
+        twin.padding = copy.deepcopy(self.padding)
         twin.self_energies = self.self_energies
         twin.name, twin.path, twin.sha256 = self.name, self.path, self.sha256
         twin.metadata = self.metadata
@@ -142,11 +176,12 @@ class TripPotential(nn.Module):
         if cell is not None:
             edge_vectors = edge_vectors + shifts.to(cell.dtype) @ cell
         weight = self.model.embedding.weight
-        energies: Tensor = self.model(
+        numbers, senders, receivers, edge_vectors = self.padding(
             atomic_numbers, senders, receivers, edge_vectors.to(weight.dtype)
         )
+        energies: Tensor = self.model(numbers, senders, receivers, edge_vectors)
         own = self.self_energies.index_select(0, atomic_numbers)
-        return energies.to(torch.float64).sum() + own.sum()
+        return energies[: positions.shape[0]].to(torch.float64).sum() + own.sum()
 
     @overload
     def energy_and_forces(

@@ -57,7 +57,8 @@ class TripCalculator(Calculator):
         super().__init__()
         if not isinstance(potential, TripPotential):
             potential = load_potential(str(potential), device=device, dtype=dtype)
-        self.potential = potential.with_kernels() if potential.device.type == "cpu" else potential
+        on_known_device = potential.device.type in ("cpu", "cuda")
+        self.potential = potential.with_kernels() if on_known_device else potential
 
     def calculate(
         self,

@@ -7,6 +7,8 @@ network runs in the dtype of its potential, and positions reach it in float64.
 import torch
 from torch import Tensor
 
+from trip_mm.edge_padding import DEFAULT_SLACK
+from trip_mm.model.kernels.devices import announce_plain_form, has_kernels
 from trip_mm.potential import TripPotential
 from trip_mm.units import EV_TO_KJ_PER_MOL, NM_TO_ANGSTROM
 
@@ -15,8 +17,9 @@ class OpenMMEvaluator(torch.nn.Module):
     """Energy of an OpenMM system, or of some of its particles, under a potential; scriptable.
 
     Attributes:
-        potential: the potential, its parameters frozen; computes on GPUs.
+        potential: the potential, its parameters frozen.
         compiled: its twin with the compiled kernels, the same parameters; computes on CPUs.
+        on_cuda: its twin that computes on CUDA devices: compiled where Triton is installed.
         atomic_numbers: atomic numbers of the particles seen by the potential, int64 [n_atoms].
         ml_atoms: indices of these particles, int64 [n_atoms]; empty if they are all particles.
     """
@@ -25,11 +28,31 @@ class OpenMMEvaluator(torch.nn.Module):
     ml_atoms: Tensor
 
     def __init__(
-        self, potential: TripPotential, atomic_numbers: Tensor, ml_atoms: Tensor | None = None
+        self,
+        potential: TripPotential,
+        atomic_numbers: Tensor,
+        ml_atoms: Tensor | None = None,
+        cuda_edge_slack: float | None = DEFAULT_SLACK,
     ) -> None:
+        """Sets up the evaluator.
+
+        Args:
+            potential: the potential.
+            atomic_numbers: of the particles seen by it, [n_atoms].
+            ml_atoms: indices of these particles; None for all.
+            cuda_edge_slack: of the edge lists of constant length on CUDA devices, see
+                `edge_padding`; None for edge lists as they are found.
+
+        Raises:
+            ConfigError: the slack is negative or not finite.
+        """
         super().__init__()
         self.potential = potential
         self.compiled = potential.with_kernels()
+        on_cuda = self.compiled if has_kernels("cuda") else potential
+        if torch.cuda.is_available() and not has_kernels("cuda"):
+            announce_plain_form()
+        self.on_cuda = on_cuda if cuda_edge_slack is None else on_cuda.with_padding(cuda_edge_slack)
         self.selects = ml_atoms is not None
         self.nm_to_angstrom = NM_TO_ANGSTROM
         self.ev_to_kj_per_mol = EV_TO_KJ_PER_MOL
@@ -54,7 +77,7 @@ class OpenMMEvaluator(torch.nn.Module):
             cell = box_vectors.to(torch.float64) * self.nm_to_angstrom
         positions = positions.to(torch.float64) * self.nm_to_angstrom
         if positions.is_cuda:
-            energy = self.potential(positions, self.atomic_numbers, cell)
+            energy = self.on_cuda(positions, self.atomic_numbers, cell)
         else:
             energy = self.compiled(positions, self.atomic_numbers, cell)
         total: Tensor = energy * self.ev_to_kj_per_mol

@@ -100,7 +100,7 @@ class TripPredictor:
         if device == "cuda" and not torch.cuda.is_available():
             raise BackendError("device cuda: torch finds no CUDA device here; use cpu")
         loaded = load_potential(spec.name, device=device).requires_grad_(False)
-        self._potential: TripPotential = loaded.with_kernels() if device == "cpu" else loaded
+        self._potential: TripPotential = loaded.with_kernels()
         self.spec = spec
         self.level = trained_level(spec.name, loaded.metadata)
         self.identity = f"trip:{loaded.sha256} {loaded.dtype}"

@@ -1,7 +1,7 @@
 """The network with compiled kernels in place of its convolutions.
 
 `fused_model` returns a twin of a `TripModel` that shares its parameters. It computes the same
-numbers, on CPUs, in eager mode or scripted.
+numbers, on CPUs and on CUDA devices, in eager mode or scripted.
 """
 
 import copy
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import trip_mm.model.kernels.attention
+import trip_mm.model.kernels.cuda
 import trip_mm.model.kernels.harmonics
 import trip_mm.model.kernels.operators  # noqa: F401  (all register torch.ops.trip_mm)
 from trip_mm.model.attention import EnvelopeSoftmax, MessageAttention
@@ -141,7 +142,7 @@ def fused_model(model: TripModel) -> TripModel:
     Parameters and buffers are shared: training or loading one changes the other.
 
     Args:
-        model: on the CPU.
+        model: on a device that has kernels, see `kernels.devices`.
     """
     twin, blocks = _twin(model), _twin(model.blocks)
     for i, block in enumerate(model.blocks):

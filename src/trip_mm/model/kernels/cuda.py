@@ -4,7 +4,9 @@ Registered for the operators of `operators`, `attention` and `harmonics`, whose 
 as they are. No stage waits for the device. Triton is imported at the first call.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +25,22 @@ MATRIX_BYTES = 256 * 2**20
 """Sender matrices that are held at once, and their gradients."""
 
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _launches(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Runs a function where its first argument is: Triton launches on the current device."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        devices.require_triton()
+        with torch.cuda.device_of(arguments[0]):
+            return function(*arguments, **named)
+
+    return guarded
+
+
 def _chunks(n_atoms: int, layout: dense.Layout, element_size: int) -> Iterator[tuple[int, int]]:
     """Ranges of atoms whose sender matrices fit into `MATRIX_BYTES`."""
     step = max(1, MATRIX_BYTES // (layout.size * element_size))
@@ -30,6 +48,7 @@ def _chunks(n_atoms: int, layout: dense.Layout, element_size: int) -> Iterator[t
         yield first, min(first + step, n_atoms)
 
 
+@_launches
 def convolution(
     edge_features: Tensor,
     shifts: Tensor,
@@ -41,7 +60,6 @@ def convolution(
     spec: list[int],
 ) -> Tensor:
     """Computes `operators.fused_convolution`."""
-    devices.require_triton()
     from trip_mm.model.kernels import triton_convolution
 
     plan = make_plan(tuple(spec), dense.NAMES[parameters.dtype])
@@ -59,6 +77,7 @@ def convolution(
     return messages
 
 
+@_launches
 def convolution_backward(
     gradient: Tensor,
     edge_features: Tensor,
@@ -72,7 +91,6 @@ def convolution_backward(
     parameters_wanted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Computes `operators.fused_convolution_backward`."""
-    devices.require_triton()
     from trip_mm.model.kernels import triton_convolution
 
     plan = make_plan(tuple(spec), dense.NAMES[parameters.dtype])
@@ -104,6 +122,7 @@ def convolution_backward(
     return d_x, d_shifts, d_features, d_basis @ layout.couplings.T, d_parameters
 
 
+@_launches
 def attend(
     messages: Tensor,
     query: Tensor,
@@ -113,13 +132,13 @@ def attend(
     spec: list[int],
 ) -> tuple[Tensor, Tensor]:
     """Computes `attention.attention`."""
-    devices.require_triton()
     from trip_mm.model.kernels import triton_attention
 
     inputs = [t.contiguous() for t in (messages, query, log_envelope)]
     return triton_attention.attend(inputs[0], inputs[1], inputs[2], order, bounds, tuple(spec))
 
 
+@_launches
 def attend_backward(
     gradient: Tensor,
     messages: Tensor,
@@ -130,7 +149,6 @@ def attend_backward(
     spec: list[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes `attention.attention_backward`."""
-    devices.require_triton()
     from trip_mm.model.kernels import triton_attention
 
     inputs = [t.contiguous() for t in (gradient, messages, query, weights)]
