@@ -157,10 +157,15 @@ def attend_backward(
     )
 
 
-operators.sort_edges.register_kernel("cuda")(dense.sort_edges)
-operators.fused_convolution.register_kernel("cuda")(convolution)
-operators.fused_convolution_backward.register_kernel("cuda")(convolution_backward)
-attention.attention.register_kernel("cuda")(attend)
-attention.attention_backward.register_kernel("cuda")(attend_backward)
-harmonics.harmonics.register_kernel("cuda")(dense_harmonics.harmonics)
-harmonics.harmonics_backward.register_kernel("cuda")(dense_harmonics.harmonics_backward)
+def register(device_type: str) -> None:
+    """Makes these functions compute the operators on a type of device."""
+    operators.sort_edges.register_kernel(device_type)(dense.sort_edges)
+    operators.fused_convolution.register_kernel(device_type)(convolution)
+    operators.fused_convolution_backward.register_kernel(device_type)(convolution_backward)
+    attention.attention.register_kernel(device_type)(attend)
+    attention.attention_backward.register_kernel(device_type)(attend_backward)
+    harmonics.harmonics.register_kernel(device_type)(dense_harmonics.harmonics)
+    harmonics.harmonics_backward.register_kernel(device_type)(dense_harmonics.harmonics_backward)
+
+
+register("cuda")

@@ -147,24 +147,27 @@ def _matrix_gradients(
     begin, end = tl.load(bounds + first + atom), tl.load(bounds + first + atom + 1)
     m, h = tl.arange(0, M), tl.arange(0, H)
     for i in range(Q):
-        q = tl.minimum(tl.program_id(1) * Q + i, N_COLUMNS - 1)
-        # With the padding, which is a part of the matrix and must not stay undefined.
-        at, inside = _matrix(d_z, table, q, atom, n_atoms, n_table, n_out, n_padded, n_padded, O, H)
-        total = tl.zeros([O, H], d_z.dtype.element_ty)
-        start = begin
-        while start < end:
-            edges, live = edge_rows(order, start, end, E)
-            own = live[:, None] & (h < n_hidden)[None, :]
-            x = tl.load(hidden + edges[:, None] * n_hidden + h[None, :], mask=own, other=0.0)
-            places, exists = _message_places(edges, live, n_messages, n_out, SIZE, M, O)
-            d_message = tl.load(d_messages + places, mask=exists, other=0.0)
-            couples = live[:, None] & (m < SIZE)[None, :]
-            at_basis = edges[:, None] * n_basis + m[None, :] * N_COLUMNS
-            b = tl.load(basis + at_basis + q, mask=couples, other=0.0)
-            d_u = tl.sum(d_message * b[:, :, None], axis=1)  # [E, O]
-            total += tl.dot(tl.trans(d_u), x, input_precision="ieee")
-            start += E
-        tl.store(at, total, mask=inside)
+        q = tl.program_id(1) * Q + i
+        if q < N_COLUMNS:
+            # With the padding, which is a part of the matrix and must not stay undefined.
+            at, inside = _matrix(
+                d_z, table, q, atom, n_atoms, n_table, n_out, n_padded, n_padded, O, H
+            )
+            total = tl.zeros([O, H], d_z.dtype.element_ty)
+            start = begin
+            while start < end:
+                edges, live = edge_rows(order, start, end, E)
+                own = live[:, None] & (h < n_hidden)[None, :]
+                x = tl.load(hidden + edges[:, None] * n_hidden + h[None, :], mask=own, other=0.0)
+                places, exists = _message_places(edges, live, n_messages, n_out, SIZE, M, O)
+                d_message = tl.load(d_messages + places, mask=exists, other=0.0)
+                couples = live[:, None] & (m < SIZE)[None, :]
+                at_basis = edges[:, None] * n_basis + m[None, :] * N_COLUMNS
+                b = tl.load(basis + at_basis + q, mask=couples, other=0.0)
+                d_u = tl.sum(d_message * b[:, :, None], axis=1)  # [E, O]
+                total += tl.dot(tl.trans(d_u), x, input_precision="ieee")
+                start += E
+            tl.store(at, total, mask=inside)
 
 
 @triton.jit
