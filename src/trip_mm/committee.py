@@ -103,10 +103,10 @@ class Committee:
         return len(self.members)
 
     def with_kernels(self) -> "Committee":
-        """Returns a twin that computes with the compiled CPU kernels and shares all parameters.
+        """Returns a twin that computes with the compiled kernels and shares all parameters.
 
         Raises:
-            ConfigError: the potentials are not on the CPU.
+            ConfigError: the potentials are neither on a CPU nor on a CUDA device.
         """
         return Committee([member.with_kernels() for member in self.members], self.name)
 

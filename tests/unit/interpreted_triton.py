@@ -5,12 +5,14 @@ for the CPU here, so that networks run through them as on a CUDA device.
 """
 
 import os
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 import trip_mm
+import trip_mm.model.fused
 from trip_mm.model.config import TripConfig
 from trip_mm.model.kernels import attention, cuda, harmonics, operators
 from trip_mm.model.kernels.dense import NAMES
@@ -18,6 +20,7 @@ from trip_mm.model.kernels.plan import make_plan
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run by test_triton.py"
 
+KERNELS_AFTER_IMPORT = [m for m in sys.modules if m.startswith("trip_mm.model.kernels.triton")]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 TINY = replace(
     TripConfig.preset("trip-s"), repulsion="none", cutoff=2.0, l_max=1, n_channels=4, n_heads=2,
@@ -45,6 +48,11 @@ def _no_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _registered() -> None:
     cuda.register("cpu")
+
+
+def test_the_kernels_are_imported_when_they_are_used() -> None:
+    assert "trip_mm.model.kernels.cuda" in sys.modules
+    assert KERNELS_AFTER_IMPORT == []
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
