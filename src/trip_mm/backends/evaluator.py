@@ -22,6 +22,7 @@ class OpenMMEvaluator(torch.nn.Module):
         on_cuda: its twin that computes on CUDA devices: compiled where Triton is installed.
         atomic_numbers: atomic numbers of the particles seen by the potential, int64 [n_atoms].
         ml_atoms: indices of these particles, int64 [n_atoms]; empty if they are all particles.
+        ev_to_kj_per_mol: unit of energy, times the sign and weight that the energy enters with.
     """
 
     atomic_numbers: Tensor
@@ -33,6 +34,7 @@ class OpenMMEvaluator(torch.nn.Module):
         atomic_numbers: Tensor,
         ml_atoms: Tensor | None = None,
         cuda_edge_slack: float | None = DEFAULT_SLACK,
+        scale: float = 1.0,
     ) -> None:
         """Sets up the evaluator.
 
@@ -42,6 +44,7 @@ class OpenMMEvaluator(torch.nn.Module):
             ml_atoms: indices of these particles; None for all.
             cuda_edge_slack: of the edge lists of constant length on CUDA devices, see
                 `edge_padding`; None for edge lists as they are found.
+            scale: factor of the energy; -1 takes it away.
 
         Raises:
             ConfigError: the slack is negative or not finite.
@@ -55,7 +58,7 @@ class OpenMMEvaluator(torch.nn.Module):
         self.on_cuda = on_cuda if cuda_edge_slack is None else on_cuda.with_padding(cuda_edge_slack)
         self.selects = ml_atoms is not None
         self.nm_to_angstrom = NM_TO_ANGSTROM
-        self.ev_to_kj_per_mol = EV_TO_KJ_PER_MOL
+        self.ev_to_kj_per_mol = scale * EV_TO_KJ_PER_MOL
         none = torch.zeros(0, dtype=torch.int64)
         self.register_buffer("atomic_numbers", atomic_numbers.to(torch.int64))
         self.register_buffer("ml_atoms", none if ml_atoms is None else ml_atoms.to(torch.int64))
@@ -68,7 +71,8 @@ class OpenMMEvaluator(torch.nn.Module):
             box_vectors: rows are the periodic box vectors, nm, [3, 3]; None for open boundaries.
 
         Returns:
-            Energy, kJ/mol, float64 scalar, differentiable with respect to the positions.
+            Energy times the scale, kJ/mol, float64 scalar, differentiable with respect to the
+            positions.
         """
         if self.selects:
             positions = positions.index_select(0, self.ml_atoms)

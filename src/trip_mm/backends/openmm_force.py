@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -141,10 +142,10 @@ def _as_potential(
     return own.requires_grad_(False).eval()
 
 
-def _torch_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
+def _torch_force(potential: TripPotential, atoms: AtomSelection, scale: float) -> openmm.Force:
     """TorchForce: returns the energy only, so a barostat trial costs no gradient."""
     indices = None if atoms.indices is None else torch.tensor(atoms.indices)
-    evaluator = OpenMMEvaluator(potential, torch.tensor(atoms.atomic_numbers), indices)
+    evaluator = OpenMMEvaluator(potential, torch.tensor(atoms.atomic_numbers), indices, scale)
     return import_openmmtorch().TorchForce(_inlined(torch.jit.script(evaluator)))
 
 
@@ -159,19 +160,22 @@ def _inlined(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     return module
 
 
-def _python_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
+def _python_force(potential: TripPotential, atoms: AtomSelection, scale: float) -> openmm.Force:
     """PythonForce: OpenMM selects the particles, the callable loads the potential."""
     checkpoint = checkpoint_of(potential)
-    force = openmm.PythonForce(TripComputation(checkpoint, atoms.atomic_numbers, atoms.periodic))
+    computation = TripComputation(checkpoint, atoms.atomic_numbers, atoms.periodic, scale)
+    force = openmm.PythonForce(computation)
     if atoms.indices is not None:
         force.setParticles(atoms.indices)
     return force
 
 
-def _pythontorch_force(potential: TripPotential, atoms: AtomSelection) -> openmm.Force:
+def _pythontorch_force(
+    potential: TripPotential, atoms: AtomSelection, scale: float
+) -> openmm.Force:
     """PythonTorchForce: as PythonForce, with tensors on the device of the context."""
     checkpoint = checkpoint_of(potential)
-    computation = TripTensorComputation(checkpoint, atoms.atomic_numbers, atoms.periodic)
+    computation = TripTensorComputation(checkpoint, atoms.atomic_numbers, atoms.periodic, scale)
     force = import_openmmtorch().PythonTorchForce(computation)
     if atoms.indices is not None:
         force.setParticles(atoms.indices)
@@ -179,6 +183,46 @@ def _pythontorch_force(potential: TripPotential, atoms: AtomSelection) -> openmm
 
 
 _MAKERS = {"torch": _torch_force, "python": _python_force, "pythontorch": _pythontorch_force}
+
+
+@dataclass(frozen=True)
+class ForceSource:
+    """What a force is made from; the arguments of `add_trip_force` of the same names."""
+
+    potential: TripPotential | str | Path
+    backend: Backend = "auto"
+    precision: Precision | None = None
+
+
+def make_trip_force(
+    system: openmm.System,
+    topology: app.Topology,
+    source: ForceSource,
+    ml_atoms: Sequence[int] | None = None,
+    scale: float = 1.0,
+) -> openmm.Force:
+    """Makes the force of a TrIP potential for a System, without adding it.
+
+    Args:
+        system: holds the particles of the topology.
+        topology: names elements and whether the box is periodic.
+        source: potential, backend and precision.
+        ml_atoms: indices of the atoms the potential acts on; None for all.
+        scale: factor of energy and forces; -1 takes the potential away again.
+
+    Raises:
+        TripError: as `add_trip_force`.
+    """
+    precision = source.precision
+    if precision is not None and precision not in _DTYPES:
+        raise ConfigError(f"precision {precision!r} is unknown; choose single or double")
+    chosen = resolve_backend(source.backend)
+    loaded = _as_potential(source.potential, precision)
+    atoms = select_atoms(system, topology, ml_atoms, loaded.supported_elements, loaded.cutoff)
+    force = _MAKERS[chosen](loaded, atoms, scale)
+    force.setName(FORCE_NAME)
+    force.setUsesPeriodicBoundaryConditions(atoms.periodic)
+    return force
 
 
 def add_trip_force(
@@ -227,15 +271,9 @@ def add_trip_force(
         UnsupportedElementError: an element that the potential does not know.
         CellTooSmallError: the periodic box is too small for the cutoff.
     """
-    if precision is not None and precision not in _DTYPES:
-        raise ConfigError(f"precision {precision!r} is unknown; choose single or double")
-    chosen = resolve_backend(backend)
-    loaded = _as_potential(potential, precision)
-    atoms = select_atoms(system, topology, ml_atoms, loaded.supported_elements, loaded.cutoff)
-    force = _MAKERS[chosen](loaded, atoms)
-    force.setName(FORCE_NAME)
+    source = ForceSource(potential, backend, precision)
+    force = make_trip_force(system, topology, source, ml_atoms)
     force.setForceGroup(force_group)
-    force.setUsesPeriodicBoundaryConditions(atoms.periodic)
     system.addForce(force)
     bonds = register_molecules(system, topology)
     if bonds is not None:

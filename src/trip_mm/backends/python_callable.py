@@ -123,10 +123,18 @@ class TripComputation:
     on every platform.
     """
 
+    scale = 1.0
+    """Of a callable that was written to XML before there was a scale."""
+
     def __init__(
-        self, checkpoint: CheckpointReference, atomic_numbers: tuple[int, ...], periodic: bool
+        self,
+        checkpoint: CheckpointReference,
+        atomic_numbers: tuple[int, ...],
+        periodic: bool,
+        scale: float = 1.0,
     ) -> None:
         self.checkpoint = checkpoint
+        self.scale = scale
         self.atomic_numbers = atomic_numbers
         self.periodic = periodic
         self._evaluator: OpenMMEvaluator | None = None
@@ -141,7 +149,9 @@ class TripComputation:
             potential = self.checkpoint.load(_CPU)
             potential.requires_grad_(False)
             atomic_numbers = torch.tensor(self.atomic_numbers)
-            self._evaluator = OpenMMEvaluator(potential, atomic_numbers).to(device)
+            self._evaluator = OpenMMEvaluator(potential, atomic_numbers, scale=self.scale).to(
+                device
+            )
         return self._evaluator
 
     def box_vectors(self, state: openmm.State, device: torch.device) -> Tensor | None:

@@ -14,6 +14,7 @@ from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.progress import BarProgress, LineProgress, ProgressListener
 from trip_mm.simulation.run_directory import SUMMARY_FILE, read_json
 from trip_mm.simulation.stage import ResolvedStage
+from trip_mm.simulation.system_config import PotentialConfig
 from trip_mm.workflow import PreparedRun
 
 _SIGNAL_EXIT = 128
@@ -53,9 +54,9 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
     for index, (stage, cost) in enumerate(zip(plan.stages, estimates, strict=True)):
         table.add_row(
             _title(stage.name, stage.kind),
-            str(plan.stage_potential(index)),
+            _potential(plan.stage_potential(index), stage),
             _steps(stage),
-            f"{stage.timestep_fs:g} fs" if stage.n_steps else "",
+            _timestep(stage),
             _temperature(stage),
             str(stage.n_steps // stage.trajectory_interval_steps) if stage.n_steps else "",
             "unknown" if cost.seconds is None else _duration(cost.seconds),
@@ -127,6 +128,19 @@ def _steps(stage: ResolvedStage) -> str:
     if stage.kind != "minimize":
         return str(stage.n_steps)
     return f"up to {stage.max_iterations}" if stage.max_iterations else "until converged"
+
+
+def _timestep(stage: ResolvedStage) -> str:
+    if not stage.n_steps:
+        return ""
+    split = stage.multiple_timesteps
+    inner = "" if split is None else f" / {split.n_steps}"
+    return f"{stage.timestep_fs:g} fs{inner}"
+
+
+def _potential(potential: PotentialConfig, stage: ResolvedStage) -> str:
+    split = stage.multiple_timesteps
+    return str(potential) if split is None else f"{potential} over {split.inner}"
 
 
 def _temperature(stage: ResolvedStage) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import openmm
 
+from trip_mm.backends.multiple_timesteps import INNER_GROUP, OUTER_GROUP
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.committee_reporter import load_stage_committee
 from trip_mm.simulation.plan import RunPlan
@@ -16,6 +18,7 @@ from trip_mm.simulation.stage import CommitteeWatch
 from trip_mm.simulation.stage_task import StageTask, build_simulation, place_at_start
 from trip_mm.units import NM_TO_ANGSTROM
 
+ALL_GROUPS = -1
 _WARM_UP = 3
 _MEASURED = 5
 
@@ -25,8 +28,8 @@ class StageEstimate:
     """Expected cost of a stage.
 
     Attributes:
-        seconds_per_step: time of one evaluation of energy and forces, and of the committee's share,
-            s.
+        seconds_per_step: time of one evaluation of energy and forces, with the inner steps of
+            multiple time steps and the committee's share, s.
         seconds: of the stage, s; None for a minimization without an iteration limit.
     """
 
@@ -45,7 +48,7 @@ def estimate(plan: RunPlan, structure: BuiltStructure) -> list[StageEstimate]:
     measured: dict[str, float] = {}
     estimates = []
     for index, stage in enumerate(plan.stages):
-        potential = str(plan.stage_potential(index))
+        potential = f"{plan.stage_potential(index)} {stage.multiple_timesteps}"
         if potential not in measured:
             measured[potential] = _seconds_per_evaluation(plan, structure, index)
         n_evaluations = stage.n_steps or stage.max_iterations
@@ -61,6 +64,7 @@ def estimate(plan: RunPlan, structure: BuiltStructure) -> list[StageEstimate]:
 
 def _seconds_per_evaluation(plan: RunPlan, structure: BuiltStructure, index: int) -> float:
     stage = plan.stages[index]
+    split = stage.multiple_timesteps
     task = StageTask(
         directory=StageDirectory(Path(stage_directory_name(index, stage.name))),
         stage=stage,
@@ -71,13 +75,22 @@ def _seconds_per_evaluation(plan: RunPlan, structure: BuiltStructure, index: int
         seed=plan.seed,
         start=None,
         draw_velocities=False,
+        inner=None if split is None else split.inner,
     )
     simulation = build_simulation(task)
     place_at_start(simulation, task)
+    if split is None:
+        return _seconds_of_groups(simulation.context, ALL_GROUPS)
+    outer = _seconds_of_groups(simulation.context, 1 << OUTER_GROUP)
+    inner = _seconds_of_groups(simulation.context, 1 << INNER_GROUP)
+    return outer + (split.n_steps + 1) * inner
+
+
+def _seconds_of_groups(context: openmm.Context, groups: int) -> float:
     times = []
     for _ in range(_WARM_UP + _MEASURED):
         began = time.perf_counter()
-        simulation.context.getState(energy=True, forces=True)
+        context.getState(energy=True, forces=True, groups=groups)
         times.append(time.perf_counter() - began)
     return statistics.median(times[_WARM_UP:])
 

@@ -110,6 +110,8 @@ def stage_task(
                 f"{before.done} to repeat that stage with `trip-mm resume {directory.path}`"
             ) from error
     stage = plan.stages[index]
+    split = stage.multiple_timesteps
+    inner = None if split is None else loadable(split.inner, plan, directory.path)
     names = stage.committee.models if stage.committee is not None else ()
     committee = [
         loadable(PotentialConfig(kind="trip", name=n), plan, directory.path) for n in names
@@ -125,6 +127,7 @@ def stage_task(
         start=start,
         draw_velocities=plan.draws_velocities(index),
         committee=tuple(potential.name for potential in committee),
+        inner=inner,
     )
 
 

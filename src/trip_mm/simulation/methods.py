@@ -46,6 +46,19 @@ _CITATIONS = {
     "gfn2": (
         "C. Bannwarth, S. Ehlert, S. Grimme, GFN2-xTB, J. Chem. Theory Comput. 15, 1652 (2019)."
     ),
+    "respa": (
+        "M. Tuckerman, B. J. Berne, G. J. Martyna, Reversible multiple time scale molecular "
+        "dynamics, J. Chem. Phys. 97, 1990 (1992)."
+    ),
+    "baoab-respa": (
+        "L. Lagardere, F. Aviat, J.-P. Piquemal, Pushing the Limits of Multiple-Time-Step "
+        "Strategies for Polarizable Point Dipole Molecular Dynamics, J. Phys. Chem. Lett. 10, "
+        "2593 (2019)."
+    ),
+    "ml-respa": (
+        "X. Fu, A. Musaelian, A. Johansson, T. Jaakkola, B. Kozinsky, Learning Interatomic "
+        "Potentials at Multiple Scales, arXiv:2310.13756 (2023)."
+    ),
     "mdanalysis": (
         "R. J. Gowers et al., MDAnalysis: A Python Package for the Rapid Analysis of Molecular "
         "Dynamics Simulations, Proc. 15th Python in Science Conf., 98 (2016)."
@@ -59,6 +72,7 @@ def methods_text(plan: RunPlan, structure: BuiltStructure, versions: dict[str, s
         f"# Methods: {plan.name}",
         _system_paragraph(structure),
         *(_potential_paragraph(plan, str(p), structure) for p in plan.potentials()),
+        *_multiple_timesteps_paragraphs(plan),
         *_committee_paragraphs(plan),
         "## Protocol",
         "\n".join(
@@ -117,6 +131,28 @@ def _potential_paragraph(plan: RunPlan, potential: str, structure: BuiltStructur
     return f"**openmm-ml.** The machine-learned potential {name} of openmm-ml. No constraints."
 
 
+def _multiple_timesteps_paragraphs(plan: RunPlan) -> list[str]:
+    paragraphs = []
+    for inner in plan.inner_potentials():
+        splits = [stage.multiple_timesteps for stage in plan.stages]
+        names = [
+            stage.name
+            for stage, split in zip(plan.stages, splits, strict=True)
+            if split is not None and split.inner == inner
+        ]
+        if inner.kind == "amber14":
+            what = f"Amber14 with {inner.name} water, bonds and water flexible,"
+        else:
+            record = plan.models[str(inner)]
+            what = f"the TrIP potential {record.name} (sha256 {record.sha256})"
+        paragraphs.append(
+            f"**Multiple time steps.** In {', '.join(names)} {what} acted in every inner step, and "
+            "the difference of the stage's potential to it at the ends of every outer step "
+            "(r-RESPA); their sum is the stage's potential."
+        )
+    return paragraphs
+
+
 def _committee_paragraphs(plan: RunPlan) -> list[str]:
     watches = dict.fromkeys(stage.committee for stage in plan.stages if stage.committee)
     paragraphs = []
@@ -162,9 +198,12 @@ def _stage_sentence(plan: RunPlan, index: int) -> str:
 
 def _control(stage: ResolvedStage) -> str:
     temperatures = temperature_schedule(stage)
+    split = stage.multiple_timesteps
+    inner = "" if split is None else f", {split.n_steps} inner steps in each,"
     if temperatures is None:
-        return "leapfrog Verlet integrator"
-    text = f"LangevinMiddle integrator with a friction of {stage.friction_per_ps:g}/ps"
+        return "leapfrog Verlet integrator" if split is None else f"r-RESPA integrator{inner[:-1]}"
+    name = "LangevinMiddle integrator" if split is None else f"BAOAB-RESPA integrator{inner}"
+    text = f"{name} with a friction of {stage.friction_per_ps:g}/ps"
     if temperatures.n_increments > 1:
         text += (
             f", heated or cooled from {temperatures.start_k:g} K to {temperatures.end_k:g} K in "
@@ -200,8 +239,16 @@ def _citations(plan: RunPlan) -> Sequence[str]:
         record = plan.models.get(str(potential))
         if record is not None and "gfn2" in f"{record.level_of_theory} {record.name}".lower():
             used.append("gfn2")
-    if any(stage.kind in ("nvt", "npt") for stage in plan.stages):
+    for potential in plan.inner_potentials():
+        used.append(potential.kind)
+        if potential.kind == "amber14":
+            used += ["pme"] + (["tip3pfb"] if potential.name == "tip3pfb" else [])
+        used += ["respa", "ml-respa"]
+    baths = [stage for stage in plan.stages if stage.kind in ("nvt", "npt")]
+    if any(stage.multiple_timesteps is None for stage in baths):
         used.append("middle")
+    if any(stage.multiple_timesteps is not None for stage in baths):
+        used.append("baoab-respa")
     if any(stage.kind == "npt" for stage in plan.stages):
         used.append("barostat")
     return [_CITATIONS[key] for key in dict.fromkeys(used)]

@@ -108,9 +108,15 @@ class RunPlan:
         ]
         return [PotentialConfig(kind="trip", name=name) for name in dict.fromkeys(names)]
 
+    def inner_potentials(self) -> list[PotentialConfig]:
+        """Returns the inner potentials of stages with multiple time steps, each once."""
+        splits = [stage.multiple_timesteps for stage in self.stages]
+        used = [split.inner for split in splits if split is not None]
+        return list({str(potential): potential for potential in used}.values())
+
     def potentials_and_committees(self) -> list[PotentialConfig]:
         """Returns everything that describes the atoms in some stage, each once."""
-        used = [*self.potentials(), *self.committee_models()]
+        used = [*self.potentials(), *self.inner_potentials(), *self.committee_models()]
         return list({str(potential): potential for potential in used}.values())
 
     def uses_networks(self) -> bool:
@@ -230,8 +236,9 @@ def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOption
     )
     used = [p for p in plan.potentials_and_committees() if p.kind == "trip"]
     models = {str(potential): _model_record(potential) for potential in used}
-    for stage in plan.stages:
+    for index, stage in enumerate(plan.stages):
         _refuse_copies(stage, models)
+        _refuse_equal_inner(plan, index, models)
     return replace(plan, backend=resolve_backend_of(plan, options.backend), models=models)
 
 
@@ -269,6 +276,23 @@ def _refuse_copies(stage: ResolvedStage, models: Mapping[str, ModelRecord]) -> N
         seen[sha256] = name
 
 
+def _refuse_equal_inner(plan: RunPlan, index: int, models: Mapping[str, ModelRecord]) -> None:
+    """Refuses multiple time steps whose inner potential is the full one.
+
+    Raises:
+        ConfigError: naming the potential.
+    """
+    stage, outer = plan.stages[index], plan.stage_potential(index)
+    split = stage.multiple_timesteps
+    if split is None or split.inner.kind != "trip" or outer.kind != "trip":
+        return
+    if models[str(split.inner)].sha256 == models[str(outer)].sha256:
+        raise ConfigError(
+            f"stage {stage.name}: multiple_timesteps.inner: {split.inner} is the potential of the "
+            "stage itself, so that nothing is saved; name a smaller model, or amber14"
+        )
+
+
 def resolve_backend_of(plan: RunPlan, backend: str) -> str:
     """Returns the force backend that a run uses: never `auto` where TrIP computes forces.
 
@@ -276,7 +300,8 @@ def resolve_backend_of(plan: RunPlan, backend: str) -> str:
         BackendError: the backend does not work here.
         ConfigError: there is no backend of that name.
     """
-    if all(potential.kind != "trip" for potential in plan.potentials()):
+    acting = [*plan.potentials(), *plan.inner_potentials()]
+    if all(potential.kind != "trip" for potential in acting):
         return backend
     from trip_mm.backends.openmm_force import resolve_backend
 

@@ -4,7 +4,7 @@ The same structure and protocol run on each. Machine-learned systems have no con
 constrains bonds to hydrogen and keeps water rigid.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -74,6 +74,35 @@ def create_system(
     if options.hydrogen_mass_u is not None:
         repartition_hydrogen_mass(system, structure.topology, options.hydrogen_mass_u)
     return system
+
+
+def add_inner_potential(
+    system: openmm.System,
+    structure: BuiltStructure,
+    inner: PotentialConfig,
+    options: SystemOptions,
+) -> None:
+    """Splits a System into a cheap inner potential and the difference of the full one to it.
+
+    Args:
+        system: of `create_system`, without constraints.
+        structure: its topology and box.
+        inner: `amber14`, with flexible bonds and water, or a TrIP model.
+        options: those of the System; an inner Amber14 has neither constraints nor other masses.
+
+    Raises:
+        TripError: as `create_system`, of the inner potential.
+    """
+    from trip_mm.backends.multiple_timesteps import split_by_system, split_by_trip
+    from trip_mm.backends.openmm_force import ForceSource
+
+    if inner.kind == "amber14":
+        flexible = replace(options, constraints="none", hydrogen_mass_u=None)
+        split_by_system(system, create_system(structure, inner, flexible))
+    else:
+        precision = "double" if options.precision == "double" else "single"
+        source = ForceSource(inner.name, options.backend, precision)  # type: ignore[arg-type]
+        split_by_trip(system, structure.topology, source)
 
 
 def _trip_system(structure: BuiltStructure, name: str, options: SystemOptions) -> openmm.System:

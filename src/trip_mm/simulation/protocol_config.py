@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from trip_mm.errors import ConfigError
 from trip_mm.simulation.committee_config import CommitteeConfig
 from trip_mm.simulation.config_io import problems
+from trip_mm.simulation.multiple_timesteps_config import MultipleTimestepsConfig
 from trip_mm.simulation.quantities import (
     TEMPERATURE,
     TIMESTEP,
@@ -40,6 +41,7 @@ from trip_mm.simulation.stage import (
     CommitteeWatch,
     ResolvedStage,
     count_steps,
+    split_timestep_problem,
     step_problem,
     timestep_problem,
 )
@@ -49,7 +51,8 @@ StageKind = Literal["minimize", "nvt", "npt", "nve"]
 
 _INTERVALS = ("trajectory_interval", "log_interval", "checkpoint_interval")
 _DYNAMICS = frozenset(
-    {"name", "kind", "potential", "duration", "timestep", "hydrogen_mass", "committee", *_INTERVALS}
+    {"name", "kind", "potential", "duration", "timestep", "hydrogen_mass", "committee"}
+    | {"multiple_timesteps", *_INTERVALS}
 )
 KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "minimize": frozenset({"name", "kind", "potential", "tolerance", "max_iterations"}),
@@ -153,12 +156,14 @@ class StageConfig(StageSettings):
         duration_ps: simulated time; None in a minimization.
         potential: energy function of this stage if not that of the run (classical
             pre-relaxation).
+        multiple_timesteps: a cheap potential for shorter steps within `timestep`; None without.
     """
 
     kind: StageKind
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     duration_ps: Duration | None = Field(default=None, alias="duration")
     potential: PotentialConfig | None = None
+    multiple_timesteps: MultipleTimestepsConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -187,9 +192,11 @@ class StageConfig(StageSettings):
             for key in _REQUIRED[self.kind]
             if key not in given
         ]
+        if self.multiple_timesteps is not None and self.potential is not None:
+            found += self.multiple_timesteps.problems_on(self.potential.kind)
         if not found and self.timestep is not None:
             kinds = [self.potential.is_classical] if self.potential else [False, True]
-            for classical in kinds:
+            for classical in kinds if self.multiple_timesteps is None else [False]:
                 known = {key for key, _ in found}
                 found += [p for p in self._step_problems(classical) if p[0] not in known]
         if found:
@@ -207,7 +214,8 @@ class StageConfig(StageSettings):
             Plain numbers, with exact integer step counts.
 
         Raises:
-            ConfigError: the stage has no timestep for this kind of potential.
+            ConfigError: the stage has no timestep for this kind of potential, or multiple time
+                steps on a classical one.
         """
         kind = self.potential.kind if self.potential is not None else run_potential_kind
         classical = kind == "amber14"
@@ -221,6 +229,9 @@ class StageConfig(StageSettings):
                 tolerance_kj_per_mol_nm=self.tolerance_kj_per_mol_nm,
                 max_iterations=self.max_iterations,
             )
+        split = self.multiple_timesteps
+        for key, problem in split.problems_on(kind) if split is not None else []:
+            raise ConfigError(f"stage {self.name}: {key}: {problem}")
         timestep_fs = self.timestep_fs(kind)
         n_steps = self.n_steps(kind)
         heat_bath = self.kind in ("nvt", "npt")
@@ -247,6 +258,7 @@ class StageConfig(StageSettings):
                 self.checkpoint_interval_ps, timestep_fs, n_steps, DEFAULT_CHECKPOINT_STEPS
             ),
             committee=_committee(self.committee, timestep_fs, n_steps),
+            multiple_timesteps=None if split is None else split.resolve(),
         )
 
     def timestep_fs(self, kind: PotentialKind) -> float:
@@ -279,7 +291,12 @@ class StageConfig(StageSettings):
         timestep_fs = self.timestep.of(classical) if self.timestep is not None else None
         if timestep_fs is None:
             return []
-        too_long = timestep_problem(timestep_fs, self.hydrogen_mass_u, classical)
+        split = self.multiple_timesteps
+        too_long = (
+            timestep_problem(timestep_fs, self.hydrogen_mass_u, classical)
+            if split is None
+            else split_timestep_problem(timestep_fs, split.steps, self.hydrogen_mass_u)
+        )
         if too_long is not None:
             return [("timestep", too_long)]
         durations = [("duration", self.duration_ps)]

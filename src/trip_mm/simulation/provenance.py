@@ -110,7 +110,7 @@ def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
 def _with_kept_models(
     stage: ResolvedStage, renamed: Mapping[str, PotentialConfig]
 ) -> ResolvedStage:
-    potential, committee = stage.potential, stage.committee
+    potential, committee, split = stage.potential, stage.committee, stage.multiple_timesteps
     if potential is not None:
         potential = renamed.get(str(potential), potential)
     if committee is not None:
@@ -120,7 +120,9 @@ def _with_kept_models(
             for name, copy in zip(committee.models, kept, strict=True)
         ]
         committee = replace(committee, models=tuple(names))
-    return replace(stage, potential=potential, committee=committee)
+    if split is not None:
+        split = replace(split, inner=renamed.get(str(split.inner), split.inner))
+    return replace(stage, potential=potential, committee=committee, multiple_timesteps=split)
 
 
 def loadable(potential: PotentialConfig, plan: RunPlan, run_path: Path) -> PotentialConfig:

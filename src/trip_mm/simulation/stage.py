@@ -34,6 +34,24 @@ class CommitteeWatch:
 
 
 @dataclass(frozen=True)
+class MultipleTimesteps:
+    """The inner potential of a stage with multiple time steps.
+
+    Attributes:
+        inner: the cheap potential.
+        n_steps: its steps in a step of the stage.
+    """
+
+    inner: PotentialConfig
+    n_steps: int
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "MultipleTimesteps":
+        """Reads what `ResolvedStage.to_dict` wrote, after JSON."""
+        return cls(PotentialConfig.model_validate(values["inner"]), values["n_steps"])
+
+
+@dataclass(frozen=True)
 class ResolvedStage:
     """One stage for one kind of potential; what a kind does not have is 0 or None.
 
@@ -56,6 +74,7 @@ class ResolvedStage:
         tolerance_kj_per_mol_nm, max_iterations: of a minimization; 0 elsewhere. A minimization
             with `max_iterations` 0 runs until it has converged.
         committee: models that are compared along the way; None for none.
+        multiple_timesteps: inner potential, and its steps in one of `timestep_fs`; None without.
     """
 
     name: str
@@ -76,6 +95,7 @@ class ResolvedStage:
     tolerance_kj_per_mol_nm: float = 0.0
     max_iterations: int = 0
     committee: CommitteeWatch | None = None
+    multiple_timesteps: MultipleTimesteps | None = None
 
     @property
     def duration_ps(self) -> float:
@@ -87,12 +107,17 @@ class ResolvedStage:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["potential"] = str(self.potential) if self.potential is not None else None
         values["committee"] = asdict(self.committee) if self.committee is not None else None
+        split = self.multiple_timesteps
+        values["multiple_timesteps"] = (
+            None if split is None else {"inner": str(split.inner), "n_steps": split.n_steps}
+        )
         return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ResolvedStage":
-        """Reads what `to_dict` wrote, after JSON; a run of an earlier version has no committee."""
+        """Reads what `to_dict` wrote, after JSON; earlier versions wrote fewer values."""
         potential, committee = values["potential"], values.get("committee")
+        split = values.get("multiple_timesteps")
         return cls(
             **{
                 **values,
@@ -100,6 +125,7 @@ class ResolvedStage:
                 if potential is None
                 else PotentialConfig.model_validate(potential),
                 "committee": None if committee is None else CommitteeWatch.from_dict(committee),
+                "multiple_timesteps": None if split is None else MultipleTimesteps.from_dict(split),
             }
         )
 
@@ -145,3 +171,31 @@ def timestep_problem(
     if timestep_fs <= longest:
         return None
     return f"{timestep_fs:g} fs is too long for {bonds}; use at most {longest:g} fs{advice}"
+
+
+LONGEST_OUTER_STEP_FS = 2.0
+"""Beyond it the kicks of any difference of potentials meet half the period of an O-H stretch."""
+
+
+def split_timestep_problem(
+    timestep_fs: float, n_inner_steps: int, hydrogen_mass_u: float | None
+) -> str | None:
+    """Says why the steps of a stage with multiple time steps are too long, None if they are not.
+
+    The inner step obeys the rule for flexible bonds (`timestep_problem`).
+
+    Args:
+        timestep_fs: the outer step.
+        n_inner_steps: inner steps in it.
+        hydrogen_mass_u: mass of hydrogen after repartitioning; None for the real one.
+    """
+    inner_fs = timestep_fs / n_inner_steps
+    too_long = timestep_problem(inner_fs, hydrogen_mass_u, classical=False)
+    if too_long is not None:
+        return f"{timestep_fs:g} fs in {n_inner_steps} inner steps: {too_long}"
+    if timestep_fs > LONGEST_OUTER_STEP_FS:
+        return (
+            f"{timestep_fs:g} fs is too long for the outer step of multiple time steps; use at "
+            f"most {LONGEST_OUTER_STEP_FS:g} fs"
+        )
+    return None

@@ -6,6 +6,10 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from trip_mm.backends.multiple_timesteps import (
+    MultipleTimestepIntegrator,
+    MultipleTimestepLangevinIntegrator,
+)
 from trip_mm.errors import BackendError, CellTooSmallError
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.checkpoints import load_state
@@ -13,7 +17,7 @@ from trip_mm.simulation.crash import is_cell_too_small
 from trip_mm.simulation.interruption import Interruption
 from trip_mm.simulation.monitor import BondWatch
 from trip_mm.simulation.platforms import PlatformChoice
-from trip_mm.simulation.potentials import SystemOptions, create_system
+from trip_mm.simulation.potentials import SystemOptions, add_inner_potential, create_system
 from trip_mm.simulation.progress import ProgressListener
 from trip_mm.simulation.run_directory import StageDirectory
 from trip_mm.simulation.schedule import temperature_schedule
@@ -39,6 +43,7 @@ class StageTask:
         start: state to start from (XML); None for the built structure.
         draw_velocities: whether velocities are drawn at the start, or taken from `start`.
         committee: models of the stage's committee, ready to load; empty without one.
+        inner: inner potential of multiple time steps, ready to load; None without them.
     """
 
     directory: StageDirectory
@@ -51,6 +56,7 @@ class StageTask:
     start: str | None
     draw_velocities: bool
     committee: tuple[str, ...] = ()
+    inner: PotentialConfig | None = None
 
     @property
     def label(self) -> str:
@@ -85,6 +91,8 @@ def build_simulation(task: StageTask, start_step: int = 0) -> app.Simulation:
         hydrogen_mass_u=stage.hydrogen_mass_u,
     )
     system = create_system(task.structure, task.potential, options)
+    if task.inner is not None:
+        add_inner_potential(system, task.structure, task.inner, options)
     temperatures = temperature_schedule(stage)
     if stage.kind == "npt":
         assert temperatures is not None
@@ -114,13 +122,23 @@ def _integrator(task: StageTask, start_step: int) -> openmm.Integrator:
     stage = task.stage
     timestep = (stage.timestep_fs or 1.0) * unit.femtosecond
     temperatures = temperature_schedule(stage)
+    split = stage.multiple_timesteps
     if temperatures is None:
-        integrator = openmm.VerletIntegrator(timestep)
+        integrator = (
+            openmm.VerletIntegrator(timestep)
+            if split is None
+            else MultipleTimestepIntegrator(timestep, split.n_steps)
+        )
     else:
-        integrator = openmm.LangevinMiddleIntegrator(
+        bath = (
             temperatures.at(start_step) * unit.kelvin,
             stage.friction_per_ps / unit.picosecond,
             timestep,
+        )
+        integrator = (
+            openmm.LangevinMiddleIntegrator(*bath)
+            if split is None
+            else MultipleTimestepLangevinIntegrator(*bath, split.n_steps)
         )
         integrator.setRandomNumberSeed(derive_seed(task.seed, "thermostat", start_step))
     integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
