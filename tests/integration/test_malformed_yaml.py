@@ -168,6 +168,54 @@ PROTOCOLS = {
         "defaults: {committee: {models: [a], every: 1 fs}}\n" + PROTOCOL,
         "defaults.committee.models: a committee has at least 2 models",
     ),
+    "split-text": (
+        stage(multiple_timesteps="amber14"),
+        "stages[0].multiple_timesteps: is the text 'amber14'",
+    ),
+    "split-no-steps": (
+        stage(multiple_timesteps="{inner: amber14}"),
+        "stages[0].multiple_timesteps.steps: is required but missing",
+    ),
+    "split-no-inner": (
+        stage(multiple_timesteps="{steps: 2}"),
+        "stages[0].multiple_timesteps.inner: is required but missing",
+    ),
+    "split-one-step": (
+        stage(multiple_timesteps="{inner: amber14, steps: 1}"),
+        "stages[0].multiple_timesteps.steps: ",
+    ),
+    "split-fraction": (
+        stage(multiple_timesteps="{inner: amber14, steps: 2.5}"),
+        "stages[0].multiple_timesteps.steps: is the number 2.5",
+    ),
+    "split-key": (
+        stage(multiple_timesteps="{inner: amber14, steps: 2, innr: amber14}"),
+        "stages[0].multiple_timesteps.innr: unknown key; did you mean 'inner'?",
+    ),
+    "split-inner-kind": (
+        stage(multiple_timesteps="{inner: amber99, steps: 2}"),
+        "stages[0].multiple_timesteps.inner: 'amber99' is not a kind of potential",
+    ),
+    "split-inner-ml": (
+        stage(multiple_timesteps="{inner: 'openmm-ml:ani2x', steps: 2}"),
+        "stages[0].multiple_timesteps.inner: openmm-ml:ani2x cannot be the inner potential",
+    ),
+    "split-on-amber": (
+        stage(potential="amber14", multiple_timesteps="{inner: amber14, steps: 2}"),
+        "stages[0].multiple_timesteps: does not apply to amber14",
+    ),
+    "split-long-outer": (
+        stage(timestep="4 fs", multiple_timesteps="{inner: amber14, steps: 4}"),
+        "stages[0].timestep: 4 fs is too long for the outer step of multiple time steps",
+    ),
+    "split-long-inner": (
+        stage(timestep="4 fs", multiple_timesteps="{inner: amber14, steps: 2}"),
+        "stages[0].timestep: 4 fs in 2 inner steps: 2 fs is too long for unconstrained C-H bonds",
+    ),
+    "split-in-minimize": (
+        "stages: [{kind: minimize, multiple_timesteps: {inner: amber14, steps: 2}}]\n",
+        "stages[0].multiple_timesteps: does not apply to a stage of kind minimize; remove it",
+    ),
     "defaults-list": ("defaults: []\n" + PROTOCOL, "defaults: is a list"),
     "defaults-key": ("defaults: {presure: 1 bar}\n" + PROTOCOL, "defaults.presure: unknown key"),
     "defaults-duration": ("defaults: {duration: 1 ps}\n" + PROTOCOL, "defaults.duration: unknown"),

@@ -134,7 +134,7 @@ def _groups(n_inner_steps: int) -> list[tuple[int, int]]:
     return [(OUTER_GROUP, 1), (INNER_GROUP, n_inner_steps)]
 
 
-class MultipleTimestepIntegrator(MTSIntegrator):  # type: ignore[misc]
+class MultipleTimestepIntegrator(MTSIntegrator):
     """r-RESPA at constant energy; OpenMM's `MTSIntegrator` for the two groups of this module."""
 
     def __init__(self, timestep: unit.Quantity, n_inner_steps: int) -> None:
@@ -142,7 +142,7 @@ class MultipleTimestepIntegrator(MTSIntegrator):  # type: ignore[misc]
         super().__init__(timestep, _groups(n_inner_steps))
 
 
-class MultipleTimestepLangevinIntegrator(MTSLangevinIntegrator):  # type: ignore[misc]
+class MultipleTimestepLangevinIntegrator(MTSLangevinIntegrator):
     """BAOAB-RESPA for the two groups of this module, with a temperature that can change.
 
     OpenMM's `MTSLangevinIntegrator` (Lagardere et al., J. Phys. Chem. Lett. 10, 2593 (2019)): the
