@@ -3,7 +3,7 @@
     python recipes/multiple-timesteps/conservation.py runs/val/05-nvt --inner amber14 \
         --timestep 2 --steps 4 --duration 120
 
-Prints the cost of both force groups in CPU seconds and the drift and fluctuation of the total energy.
+Prints the CPU time and size of both groups, and drift and fluctuation of the total energy.
 """
 
 import argparse

@@ -205,8 +205,14 @@ PROTOCOLS = {
         "stages[0].multiple_timesteps: does not apply to amber14",
     ),
     "split-long-outer": (
-        stage(timestep="4 fs", multiple_timesteps="{inner: amber14, steps: 4}"),
-        "stages[0].timestep: 4 fs is too long for the outer step of multiple time steps",
+        stage(timestep="2 fs", multiple_timesteps="{inner: amber14, steps: 4}"),
+        "stages[0].timestep: 2 fs is too long for the outer step with amber14:tip3pfb inside; "
+        "use at most 1 fs",
+    ),
+    "split-longer-outer": (
+        stage(timestep="4 fs", multiple_timesteps="{inner: 'trip:a', steps: 8}"),
+        "stages[0].timestep: 4 fs is too long for the outer step with trip:a inside; use at most "
+        "2 fs",
     ),
     "split-long-inner": (
         stage(timestep="4 fs", multiple_timesteps="{inner: amber14, steps: 2}"),

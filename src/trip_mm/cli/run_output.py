@@ -65,8 +65,9 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
     total = sum(cost.seconds or 0.0 for cost in estimates)
     per_step = ", ".join(
         dict.fromkeys(
-            f"{plan.stage_potential(i)} {cost.seconds_per_step * 1000:.1f} ms"
-            for i, cost in enumerate(estimates)
+            f"{_potential(plan.stage_potential(i), stage)}{_inner_steps(stage)} "
+            f"{cost.seconds_per_step * 1000:.1f} ms"
+            for i, (stage, cost) in enumerate(zip(plan.stages, estimates, strict=True))
         )
     )
     console.print(f"estimated time {_duration(total)} (one step: {per_step})", markup=False)
@@ -133,9 +134,12 @@ def _steps(stage: ResolvedStage) -> str:
 def _timestep(stage: ResolvedStage) -> str:
     if not stage.n_steps:
         return ""
+    return f"{stage.timestep_fs:g} fs{_inner_steps(stage)}"
+
+
+def _inner_steps(stage: ResolvedStage) -> str:
     split = stage.multiple_timesteps
-    inner = "" if split is None else f" / {split.n_steps}"
-    return f"{stage.timestep_fs:g} fs{inner}"
+    return "" if split is None else f" / {split.n_steps}"
 
 
 def _potential(potential: PotentialConfig, stage: ResolvedStage) -> str:

@@ -295,7 +295,7 @@ class StageConfig(StageSettings):
         too_long = (
             timestep_problem(timestep_fs, self.hydrogen_mass_u, classical)
             if split is None
-            else split_timestep_problem(timestep_fs, split.steps, self.hydrogen_mass_u)
+            else split_timestep_problem(timestep_fs, split.resolve(), self.hydrogen_mass_u)
         )
         if too_long is not None:
             return [("timestep", too_long)]

@@ -173,12 +173,13 @@ def timestep_problem(
     return f"{timestep_fs:g} fs is too long for {bonds}; use at most {longest:g} fs{advice}"
 
 
-LONGEST_OUTER_STEP_FS = 2.0
-"""Beyond it the kicks of any difference of potentials meet half the period of an O-H stretch."""
+LONGEST_OUTER_STEP_FS = {"amber14": 1.0, "trip": 2.0}
+"""By kind of inner potential. Amber14's bonds have other lengths and stiffness than those of the
+full potential; at 2 fs the kicks that correct them heat water (docs/multiple-timesteps.md)."""
 
 
 def split_timestep_problem(
-    timestep_fs: float, n_inner_steps: int, hydrogen_mass_u: float | None
+    timestep_fs: float, split: MultipleTimesteps, hydrogen_mass_u: float | None
 ) -> str | None:
     """Says why the steps of a stage with multiple time steps are too long, None if they are not.
 
@@ -186,16 +187,16 @@ def split_timestep_problem(
 
     Args:
         timestep_fs: the outer step.
-        n_inner_steps: inner steps in it.
+        split: inner potential and its steps in an outer one.
         hydrogen_mass_u: mass of hydrogen after repartitioning; None for the real one.
     """
-    inner_fs = timestep_fs / n_inner_steps
-    too_long = timestep_problem(inner_fs, hydrogen_mass_u, classical=False)
+    too_long = timestep_problem(timestep_fs / split.n_steps, hydrogen_mass_u, classical=False)
     if too_long is not None:
-        return f"{timestep_fs:g} fs in {n_inner_steps} inner steps: {too_long}"
-    if timestep_fs > LONGEST_OUTER_STEP_FS:
+        return f"{timestep_fs:g} fs in {split.n_steps} inner steps: {too_long}"
+    longest = LONGEST_OUTER_STEP_FS[split.inner.kind]
+    if timestep_fs > longest:
         return (
-            f"{timestep_fs:g} fs is too long for the outer step of multiple time steps; use at "
-            f"most {LONGEST_OUTER_STEP_FS:g} fs"
+            f"{timestep_fs:g} fs is too long for the outer step with {split.inner} inside; use at "
+            f"most {longest:g} fs"
         )
     return None
