@@ -1,6 +1,7 @@
 """Stages with multiple time steps: exact resume, the barostat, what is recorded and refused."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from trip_mm.errors import ConfigError
 from trip_mm.simulation.interruption import Interruption, RunInterrupted
 from trip_mm.simulation.plan import RunOptions
 from trip_mm.simulation.progress import logging_progress
-from trip_mm.simulation.schema import load_protocol
+from trip_mm.simulation.schema import ResolvedStage, load_protocol
 from trip_mm.workflow import prepare_run, start
 
 SYSTEM = """
@@ -66,26 +67,27 @@ def test_a_run_stopped_in_every_stage_ends_as_an_uninterrupted_one(
     folder: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = folder / "stopped"
-    asked = []
+    stretches: list[int] = []
 
-    def stop_at_every_third_question(self: Interruption) -> bool:
-        asked.append(self)
-        self.signal_number = 2
-        return len(asked) % 3 == 0
+    def one_step(step: int, stage: ResolvedStage, seconds: float | None) -> int:
+        stretches.append(step)
+        return step + 1
 
-    monkeypatch.setattr(
-        "trip_mm.simulation.dynamics.next_stop", lambda step, stage, seconds: step + 1
-    )
-    monkeypatch.setattr(Interruption, "requested", property(stop_at_every_third_question))
+    def after_every_fifth_stretch(self: Interruption) -> bool:
+        self.signal_number = signal.SIGTERM
+        return len(stretches) > 0 and len(stretches) % 5 == 0
+
+    monkeypatch.setattr("trip_mm.simulation.dynamics.next_stop", one_step)
+    monkeypatch.setattr(Interruption, "requested", property(after_every_fifth_stretch))
     with pytest.raises(RunInterrupted):
         start(prepare(folder), out, logging_progress())
     stops = 1
-    while not (out / "summary.json").exists():
+    while stops < 20 and not (out / "summary.json").exists():
         try:
             trip_mm.resume(out)
         except RunInterrupted:
             stops += 1
-    assert stops >= 2 * len(STAGES)
+    assert stops >= len(STAGES)
     for stage in STAGES:
         for file in FILES:
             ours, theirs = out / stage / file, uninterrupted / stage / file
