@@ -33,6 +33,7 @@ class OpenMMEvaluator(torch.nn.Module):
         potential: TripPotential,
         atomic_numbers: Tensor,
         ml_atoms: Tensor | None = None,
+        *,
         cuda_edge_slack: float | None = DEFAULT_SLACK,
         scale: float = 1.0,
     ) -> None:

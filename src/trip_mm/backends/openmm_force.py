@@ -145,7 +145,7 @@ def _as_potential(
 def _torch_force(potential: TripPotential, atoms: AtomSelection, scale: float) -> openmm.Force:
     """TorchForce: returns the energy only, so a barostat trial costs no gradient."""
     indices = None if atoms.indices is None else torch.tensor(atoms.indices)
-    evaluator = OpenMMEvaluator(potential, torch.tensor(atoms.atomic_numbers), indices, scale)
+    evaluator = OpenMMEvaluator(potential, torch.tensor(atoms.atomic_numbers), indices, scale=scale)
     return import_openmmtorch().TorchForce(_inlined(torch.jit.script(evaluator)))
 
 
