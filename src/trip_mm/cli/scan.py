@@ -165,17 +165,22 @@ def _scan_curves(path: "RigidPath", subjects: "Sequence[Subject]", out: Path) ->
 def _print_curves(
     path: "RigidPath", curves: "Sequence[Curve]", figures: "dict[str, Smoothness]"
 ) -> None:
+    from rich import box
     from rich.table import Table
 
     from trip_mm.surfaces.smoothness import false_wells, mean_absolute_error
 
     table = Table(
-        title=f"kcal/mol; MAE and false wells against {curves[0].label}", title_justify="left"
+        title=f"kcal/mol; MAE and false wells against {curves[0].label}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("potential")
+    table.add_column("potential", overflow="fold", min_width=12)
     for header in ("MAE", "tortuosity", "flips", "jump", "conserved", "repulsion"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("false wells")
+    table.add_column("false wells", min_width=11)
     known = figures[curves[0].label].wells
     for curve in curves:
         found = figures[curve.label]
