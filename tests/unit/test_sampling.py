@@ -240,10 +240,12 @@ def test_malformed_recipes_give_one_clear_error(tmp_path: Path, text: str, messa
         load_recipe(path)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(RECIPES.rglob("*.yaml")) if "sources:" in path.read_text("utf-8")],
+    ids=lambda path: str(path.relative_to(RECIPES)),
+)
 def test_shipped_recipes_fit_the_schema(path: Path) -> None:
-    if "sources:" not in path.read_text():
-        pytest.skip("not a sampling recipe")
     assert load_recipe(path).sources
 
 
