@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trip_mm.committee import Committee, load_committee
     from trip_mm.model.trip import TripConfig, TripModel
     from trip_mm.potential import TripPotential
+    from trip_mm.precision import check_precision
     from trip_mm.workflow import resume, run
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ _HOME = {
     "TripModel": "trip_mm.model.trip",
     "TripPotential": "trip_mm.potential",
     "add_trip_force": "trip_mm.backends.openmm_force",
+    "check_precision": "trip_mm.precision",
     "import_published": "trip_mm.checkpoint",
     "load_committee": "trip_mm.committee",
     "load_potential": "trip_mm.checkpoint",
@@ -38,6 +40,7 @@ __all__ = [
     "TripPotential",
     "__version__",
     "add_trip_force",
+    "check_precision",
     "import_published",
     "load_committee",
     "load_potential",

@@ -28,6 +28,7 @@ from trip_mm.published import import_published, read_published_checkpoint
 __all__ = [
     "ModelCard",
     "file_sha256",
+    "fingerprint",
     "import_published",
     "load_potential",
     "new_potential",
@@ -106,6 +107,16 @@ def file_sha256(path: Path) -> str:
     """Returns the SHA-256 digest of a file as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(potential: TripPotential) -> str:
+    """Returns the hexadecimal digest of the configuration and all tensors of a potential."""
+    digest = hashlib.sha256(repr(potential.config).encode())
+    for name, tensor in sorted(potential.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:

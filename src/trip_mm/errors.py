@@ -53,6 +53,10 @@ class TrainingError(TripError):
     """Training that cannot go on: a loss that is not finite, a checkpoint of another run."""
 
 
+class PrecisionError(TripError):
+    """A reduced precision whose forces or energy conservation are not those of float32."""
+
+
 class MissingDependencyError(TripError):
     """An optional package that the requested feature needs is not installed."""
 

@@ -13,6 +13,7 @@ from trip_mm.edge_padding import DEFAULT_SLACK, EdgePadding, NoPadding
 from trip_mm.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from trip_mm.errors import ConfigError, UnsupportedElementError
 from trip_mm.model.kernels.devices import announce_plain_form, has_kernels
+from trip_mm.model.reduced import ReducedPrecision, check_available, reduced_model
 from trip_mm.model.trip import TripConfig, TripModel
 from trip_mm.neighbors import VerletList, batched_neighbor_list, check_cell
 
@@ -38,6 +39,7 @@ class TripPotential(nn.Module):
         path: checkpoint file behind the potential; empty for a new model.
         sha256: digest of that file; empty for a new model.
         metadata: what the checkpoint says of data, training and accuracy.
+        reduced_precision: `tf32` or `bf16` for a twin of `with_precision`, else empty.
     """
 
     __jit_unused_properties__ = ("dtype", "device")
@@ -58,6 +60,7 @@ class TripPotential(nn.Module):
         self.path = ""
         self.sha256 = ""
         self.metadata: dict[str, Any] = {}
+        self.reduced_precision = ""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TripPotential":
         """Keeps self energies and statistics in float64 whatever dtype the network takes."""
@@ -83,10 +86,16 @@ class TripPotential(nn.Module):
         is the potential itself, and the log says so once.
 
         Raises:
-            ConfigError: the potential is neither on a CPU nor on a CUDA device.
+            ConfigError: the potential is neither on a CPU nor on a CUDA device, or of reduced
+                precision.
         """
         from trip_mm.model.fused import fused_model  # importing numba takes a second
 
+        if self.reduced_precision:
+            raise ConfigError(
+                f"there are no compiled kernels for {self.reduced_precision}; use the potential "
+                "itself"
+            )
         device_type = self.device.type
         if device_type == "cuda" and not has_kernels(device_type):
             announce_plain_form()
@@ -109,18 +118,37 @@ class TripPotential(nn.Module):
         Raises:
             ConfigError: the slack is negative or not finite.
         """
-        twin = self._twin(self.model)
+        twin = self._twin(self.model, self.reduced_precision)
         twin.padding = EdgePadding(self.cutoff, slack)
         return twin
 
     @torch.jit.unused
-    def _twin(self, model: TripModel) -> "TripPotential":
+    def with_precision(self, precision: ReducedPrecision) -> "TripPotential":
+        """Returns a twin whose blocks multiply matrices in reduced precision; shares parameters.
+
+        The twin is not checked: see `trip_mm.precision`.
+
+        Args:
+            precision: `tf32` or `bf16`.
+
+        Raises:
+            ConfigError: another name, a potential in float64, or with compiled kernels.
+            BackendError: `tf32` where torch finds no GPU that has it.
+        """
+        check_available(precision)
+        if self.dtype != torch.float32:
+            raise ConfigError(f"{precision} reduces float32, and this potential is in {self.dtype}")
+        return self._twin(reduced_model(self.model, precision), precision)
+
+    @torch.jit.unused
+    def _twin(self, model: TripModel, reduced_precision: str = "") -> "TripPotential":
         """Returns a potential of the same name, statistics and padding with another network."""
         twin = TripPotential(model, self.neighbors.skin)
         twin.padding = copy.deepcopy(self.padding)
         twin.self_energies = self.self_energies
         twin.name, twin.path, twin.sha256 = self.name, self.path, self.sha256
         twin.metadata = self.metadata
+        twin.reduced_precision = reduced_precision
         return twin
 
     @property

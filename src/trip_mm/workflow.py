@@ -11,6 +11,7 @@ from trip_mm.simulation.checks import check_structure
 from trip_mm.simulation.execution import execute, prepare
 from trip_mm.simulation.plan import RunOptions, RunPlan, load_configs, make_plan, resolve_backend_of
 from trip_mm.simulation.platforms import choose_platform
+from trip_mm.simulation.precision_checks import with_precision_checks
 from trip_mm.simulation.progress import ProgressListener, logging_progress
 from trip_mm.simulation.provenance import check_models
 from trip_mm.simulation.run_directory import RUN_FILE, STRUCTURE_FILE, RunDirectory, read_json
@@ -50,7 +51,7 @@ def run(
             or file of a TrIP model.
         backend: force backend of TrIP: `auto`, `torch`, `python` or `pythontorch`.
         platform: OpenMM platform; None for the fastest that works.
-        precision: `single`, `mixed` or `double`.
+        precision: `single`, `mixed` or `double`; `tf32` or `bf16` for the network's products.
         overrides: changes such as `stages.1.duration=2 ps` or `seed=7`.
 
     Returns:
@@ -151,12 +152,14 @@ def start(prepared: PreparedRun, out_dir: str | Path | None, progress: ProgressL
 
     Raises:
         RunDirectoryError: the directory holds something already.
+        PrecisionError: a reduced precision is not accurate enough on this structure.
         TripError: a stage failed or was interrupted; what is there can be resumed.
     """
     path = run_path(prepared, out_dir)
     directory = RunDirectory.create(path)
     with directory.locked():
-        plan = prepare(directory, prepared.plan, prepared.structure)
+        checked = with_precision_checks(prepared.plan, prepared.structure, progress)
+        plan = prepare(directory, checked, prepared.structure)
         progress.message(f"run directory {path}, {plan.platform.name} platform")
         structure = load_structure(path / STRUCTURE_FILE)
         execute(directory, plan, structure, progress, analyze_torsions)

@@ -27,6 +27,7 @@ LAYER_OF = {
     "checkpoint": 3,
     "export": 3,
     "committee": 3,
+    "precision": 3,
     "backends": 4,
     "benchmark": 5,
     "geometry": 5,

@@ -52,11 +52,16 @@ class TripCalculator(Calculator):
 
         Raises:
             CheckpointError: no such model, or a damaged file.
-            ConfigError: unknown device or dtype.
+            ConfigError: unknown device or dtype; a potential of reduced precision.
         """
         super().__init__()
         if not isinstance(potential, TripPotential):
             potential = load_potential(str(potential), device=device, dtype=dtype)
+        if potential.reduced_precision:
+            raise ConfigError(
+                f"TripCalculator does not check {potential.reduced_precision} and refuses it; use "
+                "the potential in float32, or add_trip_force with a check"
+            )
         on_known_device = potential.device.type in ("cpu", "cuda")
         self.potential = potential.with_kernels() if on_known_device else potential
 

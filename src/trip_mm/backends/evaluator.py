@@ -18,7 +18,8 @@ class OpenMMEvaluator(torch.nn.Module):
 
     Attributes:
         potential: the potential, its parameters frozen.
-        compiled: its twin with the compiled kernels, the same parameters; computes on CPUs.
+        compiled: its twin with the compiled kernels, the same parameters; computes on CPUs; the
+            potential itself if that has reduced precision, for which there are no such kernels.
         on_cuda: its twin that computes on CUDA devices: compiled where Triton is installed.
         atomic_numbers: atomic numbers of the particles seen by the potential, int64 [n_atoms].
         ml_atoms: indices of these particles, int64 [n_atoms]; empty if they are all particles.
@@ -52,7 +53,8 @@ class OpenMMEvaluator(torch.nn.Module):
         """
         super().__init__()
         self.potential = potential
-        self.compiled = potential.with_kernels()
+        reduced = potential.reduced_precision != ""
+        self.compiled = potential if reduced else potential.with_kernels()
         on_cuda = self.compiled if has_kernels("cuda") else potential
         if torch.cuda.is_available() and not has_kernels("cuda"):
             announce_plain_form()

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import openmm
 import torch
@@ -20,9 +20,11 @@ from trip_mm.backends.python_callable import (
     TripTensorComputation,
     checkpoint_of,
 )
-from trip_mm.checkpoint import load_potential
+from trip_mm.checkpoint import fingerprint, load_potential
 from trip_mm.errors import BackendError, ConfigError
+from trip_mm.model.reduced import REDUCED_PRECISIONS, ReducedPrecision
 from trip_mm.potential import TripPotential, new_model
+from trip_mm.precision import PrecisionCheck
 
 Backend = Literal["auto", "torch", "python", "pythontorch"]
 Precision = Literal["single", "double"]
@@ -130,9 +132,11 @@ def _copy(potential: TripPotential) -> TripPotential:
 
 
 def _as_potential(
-    potential: TripPotential | str | Path, precision: Precision | None
+    potential: TripPotential | str | Path, precision: Precision | PrecisionCheck | None
 ) -> TripPotential:
-    """A potential of our own on the CPU, without gradients of weights, in the given precision."""
+    """A potential of our own on the CPU, without gradients of weights; products not yet reduced."""
+    if isinstance(precision, PrecisionCheck):
+        precision = "single"
     if isinstance(potential, TripPotential):
         dtype = potential.dtype if precision is None else _DTYPES[precision]
         own = _copy(potential).to(dtype)
@@ -182,6 +186,31 @@ def _pythontorch_force(
     return force
 
 
+def _check_precision_argument(
+    potential: TripPotential | str | Path, precision: Precision | PrecisionCheck | None
+) -> None:
+    """Refuses unknown precisions, and reduced ones without a check.
+
+    Raises:
+        ConfigError: says what to give.
+    """
+    if isinstance(precision, PrecisionCheck):
+        return
+    own = potential.reduced_precision if isinstance(potential, TripPotential) else ""
+    reduced = own or (precision if precision in REDUCED_PRECISIONS else "")
+    if reduced:
+        raise ConfigError(
+            f"precision {reduced!r} must pass a check on your structure first: check = "
+            f"trip_mm.check_precision(potential, positions, atomic_numbers, {reduced!r}, cell), "
+            "then add_trip_force(..., potential, precision=check) with the potential in float32"
+        )
+    if precision is not None and precision not in _DTYPES:
+        raise ConfigError(
+            f"precision {precision!r} is unknown; choose single or double, or give the check of "
+            f"{' or '.join(REDUCED_PRECISIONS)}"
+        )
+
+
 _MAKERS = {"torch": _torch_force, "python": _python_force, "pythontorch": _pythontorch_force}
 
 
@@ -191,7 +220,7 @@ class ForceSource:
 
     potential: TripPotential | str | Path
     backend: Backend = "auto"
-    precision: Precision | None = None
+    precision: Precision | PrecisionCheck | None = None
 
 
 def make_trip_force(
@@ -214,11 +243,13 @@ def make_trip_force(
         TripError: as `add_trip_force`.
     """
     precision = source.precision
-    if precision is not None and precision not in _DTYPES:
-        raise ConfigError(f"precision {precision!r} is unknown; choose single or double")
+    _check_precision_argument(source.potential, precision)
     chosen = resolve_backend(source.backend)
     loaded = _as_potential(source.potential, precision)
     atoms = select_atoms(system, topology, ml_atoms, loaded.supported_elements, loaded.cutoff)
+    if isinstance(precision, PrecisionCheck):
+        precision.require_for(fingerprint(loaded), tuple(atoms.atomic_numbers))
+        loaded = loaded.with_precision(cast(ReducedPrecision, precision.precision))
     force = _MAKERS[chosen](loaded, atoms, scale)
     force.setName(FORCE_NAME)
     force.setUsesPeriodicBoundaryConditions(atoms.periodic)
@@ -232,7 +263,7 @@ def add_trip_force(
     *,
     backend: Backend = "auto",
     ml_atoms: Sequence[int] | None = None,
-    precision: Precision | None = None,
+    precision: Precision | PrecisionCheck | None = None,
     force_group: int = 0,
 ) -> openmm.Force:
     """Adds the energy of a TrIP potential to an OpenMM System.
@@ -257,16 +288,19 @@ def add_trip_force(
             "auto": TorchForce where it works, else PythonForce, which is logged with the reason.
         ml_atoms: indices of the atoms the potential acts on; None for all.
         precision: "single" or "double" for the network; None for the dtype of the potential.
-            Positions, edge vectors and the sum of the energies are in double in either.
+            Positions, edge vectors and the sum of the energies are in double in either. A
+            `PrecisionCheck` of `trip_mm.check_precision` that passed makes the network run in the
+            reduced precision that was checked ("tf32", "bf16").
         force_group: force group of the new forces.
 
     Returns:
         The added force.
 
     Raises:
-        BackendError: the backend does not work here.
+        BackendError: the backend, or tf32, does not work here.
         CheckpointError: the potential cannot be loaded.
-        ConfigError: an argument does not mean anything.
+        ConfigError: an argument does not mean anything; a reduced precision without its check.
+        PrecisionError: a check that did not pass.
         UnsupportedSystemError: System and topology differ, or a particle is no atom.
         UnsupportedElementError: an element that the potential does not know.
         CellTooSmallError: the periodic box is too small for the cutoff.

@@ -10,6 +10,7 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from trip_mm.backends.openmm_force import Backend, Precision, add_trip_force
 from trip_mm.errors import BackendError, ConfigError
+from trip_mm.precision import PrecisionCheck
 
 # Options of MLPotential.createMixedSystem that openmm-ml hands through to every potential.
 _OPTIONS_OF_EMBEDDINGS = frozenset({"linkAtomDistances"})
@@ -32,7 +33,7 @@ class TripPotentialImpl(MLPotentialImpl):
         atoms: Iterable[int] | None,
         forceGroup: int,
         backend: Backend = "auto",
-        precision: Precision | None = None,
+        precision: Precision | PrecisionCheck | None = None,
         **args: Any,
     ) -> None:
         """Adds the potential, and the bonds that make OpenMM count molecules, to a System.

@@ -5,11 +5,10 @@ checkpoint, its sha256 and a few options, never weights, and load the potential 
 called.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import openmm
@@ -19,7 +18,7 @@ from openmm import unit
 from torch import Tensor
 
 from trip_mm.backends.evaluator import OpenMMEvaluator, energy_and_forces
-from trip_mm.checkpoint import file_sha256, load_potential, registry, save_potential
+from trip_mm.checkpoint import file_sha256, fingerprint, load_potential, registry, save_potential
 from trip_mm.errors import CheckpointError
 from trip_mm.potential import TripPotential
 
@@ -32,11 +31,13 @@ class CheckpointReference:
         path: the safetensors file.
         sha256: hexadecimal digest of the file.
         dtype: dtype that the network runs in, "float32" or "float64".
+        precision: "tf32" or "bf16" for products of reduced precision, else empty.
     """
 
     path: str
     sha256: str
     dtype: str
+    precision: Literal["", "tf32", "bf16"] = ""
 
     def load(self, device: torch.device) -> TripPotential:
         """Loads the potential onto a device.
@@ -53,7 +54,7 @@ class CheckpointReference:
                 f"{self.path}: sha256 is {potential.sha256}, but the force was made with "
                 f"{self.sha256}; restore that file, or make the force again"
             )
-        return potential
+        return potential.with_precision(self.precision) if self.precision else potential
 
     def _existing_path(self) -> str:
         if Path(self.path).is_file():
@@ -80,22 +81,12 @@ def cache_directory() -> Path:
     return parent / "trip-mm" / "potentials"
 
 
-def _fingerprint(potential: TripPotential) -> str:
-    """Hexadecimal digest of the configuration and all tensors of a potential."""
-    digest = hashlib.sha256(repr(potential.config).encode())
-    for name, tensor in sorted(potential.state_dict().items()):
-        values = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {values.dtype} {values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
 def _is_in_file(potential: TripPotential) -> bool:
     """Whether the file that a potential was loaded from still holds it, weight for weight."""
     if not potential.path or not Path(potential.path).is_file():
         return False
     stored = load_potential(potential.path, dtype=potential.dtype)
-    return _fingerprint(stored) == _fingerprint(potential)
+    return fingerprint(stored) == fingerprint(potential)
 
 
 def checkpoint_of(potential: TripPotential) -> CheckpointReference:
@@ -108,11 +99,12 @@ def checkpoint_of(potential: TripPotential) -> CheckpointReference:
     if _is_in_file(potential):
         path = Path(potential.path)
     else:
-        path = cache_directory() / f"{_fingerprint(potential)}.safetensors"
+        path = cache_directory() / f"{fingerprint(potential)}.safetensors"
         if not path.is_file():
             save_potential(potential, path)
     dtype = str(potential.dtype).removeprefix("torch.")
-    return CheckpointReference(str(path.resolve()), file_sha256(path), dtype)
+    precision = cast(Literal["", "tf32", "bf16"], potential.reduced_precision)
+    return CheckpointReference(str(path.resolve()), file_sha256(path), dtype, precision)
 
 
 class TripComputation:

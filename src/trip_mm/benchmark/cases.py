@@ -55,7 +55,7 @@ class Settings:
         steps: at most so many steps in a turn.
         seconds: a turn ends after this time; at least one step is made.
         timestep_fs: for ns/day and for the motion of the atoms.
-        precision: `single` or `double`, of the network.
+        precision: `single` or `double`, of the network; `bf16` of its products.
         seed: of structures, velocities and random weights.
         peer_pythons: interpreters tried for peers, first this one.
     """
@@ -82,8 +82,11 @@ class Settings:
         for name in ("seconds", "timestep_fs"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}: {getattr(self, name)} is not a positive number")
-        if self.precision not in ("single", "double"):
-            raise ConfigError(f"precision: {self.precision!r} is not single or double")
+        if self.precision not in ("single", "double", "bf16"):
+            raise ConfigError(
+                f"precision: {self.precision!r} is not single, double or bf16 (tf32 needs a GPU, "
+                "and cases are measured on the CPU)"
+            )
 
 
 def expand(

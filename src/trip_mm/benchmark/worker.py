@@ -36,7 +36,8 @@ def load(model: str, precision: str, seed: int) -> TripPotential:
         potential = new_potential(model.removeprefix(NEW_PREFIX), seed, dtype=dtype)
     else:
         potential = load_potential(model, dtype=dtype)
-    return potential.requires_grad_(False)
+    potential.requires_grad_(False)
+    return potential.with_precision("bf16") if precision == "bf16" else potential
 
 
 class DirectSubject:

@@ -37,7 +37,12 @@ def command(
     seconds: Annotated[float, typer.Option(help="A turn ends after this time.")] = 5.0,
     warm_up: Annotated[int, typer.Option(help="Steps before the clock starts.")] = 3,
     timestep: Annotated[str, typer.Option(help="Timestep behind ns/day.")] = "0.5 fs",
-    precision: Annotated[str, typer.Option(help="single or double, of the network.")] = "single",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="single or double, of the network; bf16 with --backend direct --form plain."
+        ),
+    ] = "single",
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")] = Path("bench"),
 ) -> None:
     """Measure how long a step takes: systems times models, backends and forms, and peers.
@@ -59,6 +64,11 @@ def command(
     cases = expand(
         system or ["trialanine"], models, backend or ["torch"], form or ["kernels"], peer or []
     )
+    if precision == "bf16" and any((c.backend, c.form) != ("direct", "plain") for c in cases):
+        raise ConfigError(
+            "--precision bf16 is measured with --backend direct --form plain, without peers: "
+            "kernels have no bf16, and a force inside OpenMM is checked first"
+        )
     settings = Settings(
         threads=threads or usable_cpus(), warm_up=warm_up, rounds=rounds, steps=steps,
         seconds=seconds, timestep_fs=timestep_fs, precision=precision,

@@ -12,6 +12,7 @@ from trip_mm.cli import (
     active_learn,
     analyze,
     bench,
+    check_precision,
     convert,
     doctor,
     evaluate,
@@ -79,6 +80,7 @@ _register("active-learn", active_learn.command)
 _register("minimize", minimize.command)
 _register("frequencies", frequencies.command)
 _register("bench", bench.command)
+_register("check-precision", check_precision.command)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(scan.app, name="scan")
 app.add_typer(torsion.app, name="torsion")

@@ -31,7 +31,11 @@ def command(
         str | None, typer.Option(help="OpenMM platform.  [default: the fastest]")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="single, mixed or double.  [default: single, on GPUs mixed]")
+        str | None,
+        typer.Option(
+            help="single, mixed or double; tf32 or bf16 for the network's products, after a check."
+            "  [default: single, on GPUs mixed]"
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of all random numbers.  [default: the protocol's]")

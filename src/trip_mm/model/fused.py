@@ -4,8 +4,7 @@
 numbers, on CPUs and on CUDA devices, in eager mode or scripted.
 """
 
-import copy
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from trip_mm.model.layers import (
 from trip_mm.model.radial import RadialTrunk
 from trip_mm.model.so3 import KernelBasis
 from trip_mm.model.trip import TripModel
+from trip_mm.model.twin import twin_of
 
 
 class HarmonicsBasis(nn.Module):
@@ -126,16 +126,6 @@ class FusedConvolution(nn.Module):
         return messages
 
 
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def _twin(module: _Module) -> _Module:
-    """Shallow copy of a module: shares parameters, buffers and submodules, may swap the latter."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin
-
-
 def fused_model(model: TripModel) -> TripModel:
     """Returns a twin of the network that computes with the compiled kernels.
 
@@ -144,10 +134,10 @@ def fused_model(model: TripModel) -> TripModel:
     Args:
         model: on a device that has kernels, see `kernels.devices`.
     """
-    twin, blocks = _twin(model), _twin(model.blocks)
+    twin, blocks = twin_of(model), twin_of(model.blocks)
     for i, block in enumerate(model.blocks):
         assert isinstance(block, AttentionBlock | ConvolutionBlock)
-        twin_block = _twin(block)
+        twin_block = twin_of(block)
         twin_block.add_module("convolution", FusedConvolution(cast(Convolution, block.convolution)))
         attention = getattr(block, "attention", None)
         if attention is not None and isinstance(attention.weights, EnvelopeSoftmax):

@@ -12,6 +12,14 @@ from trip_mm.model.radial import RadialTrunk
 from trip_mm.model.so3 import n_paths
 
 
+class Product(nn.Module):
+    """Batched matrix product; a module, so that a twin can compute it in another precision."""
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Maps `[n, i, k]` and `[n, k, j]` to `[n, i, j]`."""
+        return torch.bmm(left, right)
+
+
 class Convolution(nn.Module):
     """Weight kernel times sender features on every edge (TrIP thesis Eq. 4 to 6, 18).
 
@@ -53,6 +61,7 @@ class Convolution(nn.Module):
             ]
             for lo in range(l_out_max + 1)
         ]
+        self.product = Product()
         self.trunks = nn.ModuleList(
             RadialTrunk(n_edge_features, n_hidden) for _ in range(n_radial_networks)
         )
@@ -92,7 +101,7 @@ class Convolution(nn.Module):
         coupled: list[Tensor] = []
         for l_in in range(self.l_in_max + 1):
             degree = sender_features[:, :, l_in * l_in : (l_in + 1) * (l_in + 1)]
-            coupled.append(torch.bmm(degree, angular[l_in]))  # [n_edges, C_in, width]
+            coupled.append(self.product(degree, angular[l_in]))  # [n_edges, C_in, width]
         messages: list[Tensor] = []
         for l_out, weight in enumerate(self.weights):
             size = 2 * l_out + 1
@@ -105,7 +114,7 @@ class Convolution(nn.Module):
             terms = torch.cat(pieces, dim=2).reshape(n_edges, n_sum, size)
             radial = weight(hidden[l_out if len(hidden) > 1 else 0])
             radial = radial.reshape(n_edges, self.n_channels_out[l_out], n_sum)
-            message = torch.bmm(radial, terms)  # [n_edges, C_out, 2 l_out + 1]
+            message: Tensor = self.product(radial, terms)  # [n_edges, C_out, 2 l_out + 1]
             messages.append(message.reshape(n_edges, self.n_channels_out[l_out] * size))
         return torch.cat(messages, dim=1)
 

@@ -14,6 +14,7 @@ from trip_mm.simulation.minimization import run_minimization
 from trip_mm.simulation.monitor import BondWatch
 from trip_mm.simulation.plan import RunPlan
 from trip_mm.simulation.platforms import apply_threads
+from trip_mm.simulation.precision_checks import recorded_check
 from trip_mm.simulation.progress import SECONDS_PER_DAY, ProgressListener
 from trip_mm.simulation.provenance import keep_models, loadable, run_record, versions
 from trip_mm.simulation.reporters import read_table
@@ -128,6 +129,7 @@ def stage_task(
         draw_velocities=plan.draws_velocities(index),
         committee=tuple(potential.name for potential in committee),
         inner=inner,
+        precision_check=recorded_check(plan, index),
     )
 
 

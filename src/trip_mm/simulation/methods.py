@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from trip_mm.elements import formula
+from trip_mm.precision.record import PrecisionCheck
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.committee_reporter import kcal_per_mol_angstrom
 from trip_mm.simulation.plan import RunPlan
@@ -127,6 +128,7 @@ def _potential_paragraph(plan: RunPlan, potential: str, structure: BuiltStructur
             f"**TrIP.** The machine-learned potential {record.name} (TrIP, an SE(3)-Transformer; "
             f"level of theory of its labels: {record.level_of_theory}; sha256 {record.sha256}), "
             f"evaluated through OpenMM's {plan.backend} force backend. No constraints."
+            + _precision_sentences(plan, potential)
         )
     return f"**openmm-ml.** The machine-learned potential {name} of openmm-ml. No constraints."
 
@@ -151,6 +153,19 @@ def _multiple_timesteps_paragraphs(plan: RunPlan) -> list[str]:
             "(r-RESPA); their sum is the stage's potential."
         )
     return paragraphs
+
+
+def _precision_sentences(plan: RunPlan, potential: str) -> str:
+    if potential not in plan.precision_checks:
+        return ""
+    check = PrecisionCheck.from_dict(plan.precision_checks[potential])
+    names = {"bf16": "bfloat16", "tf32": "TF32"}
+    return (
+        f" The matrix products of its interaction blocks had {names[check.precision]} operands and "
+        "float32 sums. Before the run this was compared with float32 on the starting structure "
+        f"({check.n_steps} steps of {check.timestep_fs:g} fs at constant energy on the "
+        f"{check.device}): {check.force_sentence()}; {check.drift_sentence()}."
+    )
 
 
 def _committee_paragraphs(plan: RunPlan) -> list[str]:

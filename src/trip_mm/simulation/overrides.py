@@ -53,7 +53,9 @@ def _assign(
     for part in path[:-1]:
         key = _existing_key(current, part, walked, model, where)
         child = current[key] if isinstance(current, list) else current.get(key)
-        if key == "potential" or (child is None and isinstance(current, dict)):
+        if (key == "potential" and path[-1] != "precision") or (
+            child is None and isinstance(current, dict)
+        ):
             current[key] = child = {}
         current, walked = child, (*walked, key)
     current[_existing_key(current, path[-1], walked, model, where)] = value

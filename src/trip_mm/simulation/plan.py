@@ -1,7 +1,7 @@
 """The plan of a run: settings resolved to what is executed and recorded in run.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from trip_mm.simulation.schema import (
     load_system,
     to_document,
 )
+from trip_mm.simulation.system_config import REDUCED_PRECISIONS
 
 _PROTOCOL_KEYS = ("stages", "defaults", "seed")
 
@@ -32,7 +33,8 @@ class RunOptions:
             or file of a TrIP model; None keeps the system's.
         backend: force backend of TrIP.
         platform: OpenMM platform; None for the fastest.
-        precision: `single`, `mixed`, `double`; None for the platform's usual one.
+        precision: `single`, `mixed`, `double`; None for the platform's usual one. `tf32` and `bf16`
+            are those of the system's TrIP potential (`potential.precision`).
         threads: CPU threads; None for all.
         overrides: `key.path=value` changes; keys of the protocol (`stages`, `defaults`, `seed`)
             go there, others to the system; `protocol.` and `system.` in front say it outright.
@@ -76,7 +78,8 @@ class RunPlan:
         platform: OpenMM platform, precision, threads.
         system: the system's settings, for the record.
         protocol: the protocol's settings, for the record.
-        models: TrIP models by potential (`trip:NAME`).
+        models: TrIP models by potential (`trip:NAME`, or `trip:NAME@bf16`).
+        precision_checks: checks of reduced precisions by potential, of `PrecisionCheck.to_dict`.
     """
 
     name: str
@@ -88,6 +91,7 @@ class RunPlan:
     system: dict[str, Any]
     protocol: dict[str, Any]
     models: dict[str, ModelRecord]
+    precision_checks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def stage_potential(self, index: int) -> PotentialConfig:
         """Returns the potential that acts in a stage."""
@@ -97,6 +101,10 @@ class RunPlan:
         """Returns the potentials of all stages, each once, in order of use."""
         used = [self.stage_potential(index) for index in range(len(self.stages))]
         return list({str(potential): potential for potential in used}.values())
+
+    def reduced_potentials(self) -> list[PotentialConfig]:
+        """Returns the potentials of reduced precision of all stages, each once."""
+        return [potential for potential in self.potentials() if potential.is_reduced]
 
     def committee_models(self) -> list[PotentialConfig]:
         """Returns the models of the committees of all stages, each once, in order of use."""
@@ -151,6 +159,7 @@ class RunPlan:
             "backend": self.backend,
             "platform": asdict(self.platform),
             "models": {key: asdict(record) for key, record in self.models.items()},
+            "precision_checks": self.precision_checks,
             "system": self.system,
             "protocol": self.protocol,
         }
@@ -174,6 +183,7 @@ class RunPlan:
                 system=content["system"],
                 protocol=content["protocol"],
                 models={key: ModelRecord(**value) for key, value in content["models"].items()},
+                precision_checks=content.get("precision_checks", {}),  # runs of earlier versions
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RunDirectoryError(f"run.json: is damaged ({error!r}); restore it") from error
@@ -211,6 +221,10 @@ def load_configs(
         chosen = parse_potential(options.potential)
         quoted = chosen.name.replace("'", "''")
         for_system.append(f"potential.{chosen.kind}='{quoted}'")
+        if chosen.is_reduced:
+            for_system.append(f"potential.precision={chosen.precision}")
+    if options.precision in REDUCED_PRECISIONS:
+        for_system.append(f"potential.precision={options.precision}")
     return load_system(system_yaml, for_system), load_protocol(protocol_yaml, for_protocol)
 
 
@@ -222,7 +236,8 @@ def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOption
         BackendError: platform or force backend do not work here.
         CheckpointError: a model cannot be read.
     """
-    platform = choose_platform(options.platform, options.precision, options.threads)
+    precision = None if options.precision in REDUCED_PRECISIONS else options.precision
+    platform = choose_platform(options.platform, precision, options.threads)
     plan = RunPlan(
         name=f"{system.name}-{_short_name(system.potential)}-{protocol.name}",
         potential=system.potential,
@@ -234,6 +249,13 @@ def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOption
         protocol=to_document(protocol),
         models={},
     )
+    if platform.precision == "double" and plan.reduced_potentials():
+        raise ConfigError(
+            f"--precision double contradicts {plan.reduced_potentials()[0]}, whose network has "
+            "less than single precision; leave one of them out"
+        )
+    for index in range(len(plan.stages)):
+        _refuse_reduced_split(plan, index)
     used = [p for p in plan.potentials_and_committees() if p.kind == "trip"]
     models = {str(potential): _model_record(potential) for potential in used}
     for index, stage in enumerate(plan.stages):
@@ -274,6 +296,24 @@ def _refuse_copies(stage: ResolvedStage, models: Mapping[str, ModelRecord]) -> N
                 "model; name models trained with different seeds"
             )
         seen[sha256] = name
+
+
+def _refuse_reduced_split(plan: RunPlan, index: int) -> None:
+    """Refuses reduced precision under multiple time steps, whose energy drift nothing checks.
+
+    Raises:
+        ConfigError: naming the potential.
+    """
+    split = plan.stages[index].multiple_timesteps
+    if split is None:
+        return
+    for potential in (plan.stage_potential(index), split.inner):
+        if potential.is_reduced:
+            raise ConfigError(
+                f"stage {plan.stages[index].name}: multiple_timesteps: the check of reduced "
+                f"precision makes single steps, and says nothing of {potential} in multiple ones; "
+                "leave the precision or the multiple time steps out"
+            )
 
 
 def _refuse_equal_inner(plan: RunPlan, index: int, models: Mapping[str, ModelRecord]) -> None:
@@ -328,7 +368,8 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 def _short_name(potential: PotentialConfig) -> str:
     if potential.kind == "amber14":
         return potential.kind
-    return Path(potential.name).stem if potential.kind == "trip" else potential.name
+    name = Path(potential.name).stem if potential.kind == "trip" else potential.name
+    return f"{name}-{potential.precision}" if potential.is_reduced else name
 
 
 def _for_record(system: SystemConfig) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from trip_mm.errors import (
     MissingDependencyError,
     UnsupportedSystemError,
 )
+from trip_mm.precision.record import PrecisionCheck
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.system_config import PotentialConfig
 
@@ -35,12 +36,14 @@ class SystemOptions:
     Attributes:
         backend: force backend of TrIP: `auto`, `torch`, `python` or `pythontorch`.
         precision: `single`, `mixed` or `double`; `double` makes the network compute in float64.
+        precision_check: what lets a potential of reduced precision compute; None without one.
         constraints: `h-bonds` (bonds to hydrogen and water rigid) or `none`; for Amber14.
         hydrogen_mass_u: mass of hydrogen after repartitioning; None keeps the real masses.
     """
 
     backend: str = "auto"
     precision: str = "single"
+    precision_check: PrecisionCheck | None = None
     constraints: str = "none"
     hydrogen_mass_u: float | None = None
 
@@ -63,12 +66,14 @@ def create_system(
         BackendError: the force backend does not work here.
         CheckpointError: the TrIP model cannot be loaded.
         CellTooSmallError: the box is too small for the cutoff.
-        ConfigError: an unknown model, or masses that cannot be repartitioned.
+        ConfigError: an unknown model, masses that cannot be repartitioned, or a reduced precision
+            without its check.
+        PrecisionError: the check did not pass.
     """
     if potential.kind == "amber14":
         system = _amber14_system(structure, potential.name, options)
     elif potential.kind == "trip":
-        system = _trip_system(structure, potential.name, options)
+        system = _trip_system(structure, potential, options)
     else:
         system = _openmm_ml_system(structure, potential.name)
     if options.hydrogen_mass_u is not None:
@@ -105,7 +110,9 @@ def add_inner_potential(
         split_by_trip(system, structure.topology, source)
 
 
-def _trip_system(structure: BuiltStructure, name: str, options: SystemOptions) -> openmm.System:
+def _trip_system(
+    structure: BuiltStructure, potential: PotentialConfig, options: SystemOptions
+) -> openmm.System:
     from trip_mm.backends.openmm_force import add_trip_force
 
     backends = {choice: choice for choice in ("auto", "torch", "python", "pythontorch")}
@@ -121,12 +128,19 @@ def _trip_system(structure: BuiltStructure, name: str, options: SystemOptions) -
     add_trip_force(
         system,
         structure.topology,
-        name,
+        potential.name,
         backend=options.backend,  # type: ignore[arg-type]
-        precision="double" if options.precision == "double" else "single",
+        precision=_network_precision(potential, options),  # type: ignore[arg-type]
     )
     system.addForce(openmm.CMMotionRemover())
     return system
+
+
+def _network_precision(potential: PotentialConfig, options: SystemOptions) -> str | PrecisionCheck:
+    """What `add_trip_force` takes; it refuses a reduced precision without a check."""
+    if potential.is_reduced:
+        return options.precision_check or potential.precision
+    return "double" if options.precision == "double" else "single"
 
 
 def amber14_cutoff(box_vectors: np.ndarray | None) -> float | None:

@@ -99,12 +99,15 @@ def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
         file = f"{_MODEL_DIRECTORY}/{source.stem}-{record.sha256[:8]}{source.suffix}"
         (run_path / _MODEL_DIRECTORY).mkdir(exist_ok=True)
         shutil.copyfile(source, run_path / file)
-        copied = PotentialConfig(kind="trip", name=file)
+        copied = potential.model_copy(update={"name": file})
         renamed[str(potential)] = copied
         records[str(copied)] = replace(record, file=file)
     stages = tuple(_with_kept_models(stage, renamed) for stage in plan.stages)
     potential = renamed.get(str(plan.potential), plan.potential)
-    return replace(plan, potential=potential, stages=stages, models=records)
+    checks = {str(renamed.get(key, key)): check for key, check in plan.precision_checks.items()}
+    return replace(
+        plan, potential=potential, stages=stages, models=records, precision_checks=checks
+    )
 
 
 def _with_kept_models(
@@ -130,7 +133,7 @@ def loadable(potential: PotentialConfig, plan: RunPlan, run_path: Path) -> Poten
     record = plan.models.get(str(potential))
     if record is None or record.file is None:
         return potential
-    return PotentialConfig(kind="trip", name=str(run_path / record.file))
+    return potential.model_copy(update={"name": str(run_path / record.file)})
 
 
 def check_models(plan: RunPlan, run_path: Path) -> None:

@@ -11,6 +11,7 @@ from trip_mm.backends.multiple_timesteps import (
     MultipleTimestepLangevinIntegrator,
 )
 from trip_mm.errors import BackendError, CellTooSmallError
+from trip_mm.precision.record import PrecisionCheck
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.checkpoints import load_state
 from trip_mm.simulation.crash import is_cell_too_small
@@ -44,6 +45,7 @@ class StageTask:
         draw_velocities: whether velocities are drawn at the start, or taken from `start`.
         committee: models of the stage's committee, ready to load; empty without one.
         inner: inner potential of multiple time steps, ready to load; None without them.
+        precision_check: of a potential of reduced precision, else None.
     """
 
     directory: StageDirectory
@@ -57,6 +59,7 @@ class StageTask:
     draw_velocities: bool
     committee: tuple[str, ...] = ()
     inner: PotentialConfig | None = None
+    precision_check: PrecisionCheck | None = None
 
     @property
     def label(self) -> str:
@@ -87,6 +90,7 @@ def build_simulation(task: StageTask, start_step: int = 0) -> app.Simulation:
     options = SystemOptions(
         backend=task.backend,
         precision=task.platform.precision,
+        precision_check=task.precision_check,
         constraints=stage.constraints,
         hydrogen_mass_u=stage.hydrogen_mass_u,
     )

@@ -5,10 +5,11 @@ structure: {sequence: AAA, termini: zwitterion}   # or {file: ...}, or {smiles: 
 ph: 7.0
 solvent: {edge: 17.8 A, n_waters: 175}            # or {padding: 10 A}; leave out for gas phase
 potential: {trip: trip-gfn2-s}                    # or {amber14: tip3pfb}, {openmm-ml: ani2x}
+                                                  # or {trip: trip-gfn2-s, precision: bf16}
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -25,6 +26,9 @@ from trip_mm.simulation.quantities import Concentration, Length
 
 PotentialKind = Literal["trip", "amber14", "openmm-ml"]
 POTENTIAL_KINDS: tuple[PotentialKind, ...] = ("trip", "amber14", "openmm-ml")
+NetworkPrecision = Literal["single", "tf32", "bf16"]
+NETWORK_PRECISIONS: tuple[str, ...] = get_args(NetworkPrecision)
+REDUCED_PRECISIONS = NETWORK_PRECISIONS[1:]
 WATER_MODELS = ("tip3pfb", "tip3p", "spce", "opc3")
 """Three-site water models of OpenMM's amber14 files; the first is the default."""
 
@@ -45,19 +49,29 @@ class PotentialConfig(Settings):
     Attributes:
         kind: `trip`, `amber14` or `openmm-ml`.
         name: model name or checkpoint path; for `amber14` the water model.
+        precision: of the products of a TrIP network: `single`, or `tf32` or `bf16`, which must pass
+            a check against float32 before the run.
     """
 
     kind: PotentialKind
     name: str
+    precision: NetworkPrecision = "single"
 
     @model_validator(mode="before")
     @classmethod
     def _from_short_form(cls, value: Any) -> Any:
-        """Reads `{trip: NAME}`, `trip:NAME` and `amber14`."""
+        """Reads `{trip: NAME}` (with `precision`), `trip:NAME`, `trip:NAME@bf16`, `amber14`."""
+        precision: Any = "single"
+        if isinstance(value, dict) and "kind" in value:
+            return value
+        if isinstance(value, dict) and "precision" in value:
+            precision = value["precision"]
+            value = {key: item for key, item in value.items() if key != "precision"}
         if isinstance(value, str):
             kind, _, name = (part.strip() for part in value.partition(":"))
-        elif isinstance(value, dict) and set(value) == {"kind", "name"}:
-            return value
+            model, _, suffix = name.rpartition("@")
+            if suffix in NETWORK_PRECISIONS:
+                name, precision = model, suffix
         elif isinstance(value, dict) and len(value) == 1:
             kind, name = next(iter(value.items()))
             name = "" if name is None else name
@@ -78,14 +92,28 @@ class PotentialConfig(Settings):
         if kind == "amber14" and name not in WATER_MODELS:
             hint = did_you_mean(name, WATER_MODELS)
             raise ValueError(f"{name[:40]!r} is not a three-site water model of amber14{hint}")
-        return {"kind": kind, "name": name.strip()}
+        if precision not in NETWORK_PRECISIONS:
+            known = ", ".join(NETWORK_PRECISIONS)
+            raise ValueError(
+                f"precision {str(precision)[:40]!r} is not one of {known} (float64 throughout: "
+                "trip-mm run --precision double)"
+            )
+        if precision != "single" and kind != "trip":
+            raise ValueError(f"precision {precision} is one of trip potentials, not of {kind}")
+        return {"kind": kind, "name": name.strip(), "precision": precision}
 
     @model_serializer
     def _short_form(self) -> dict[str, str]:
-        return {self.kind: self.name}
+        short: dict[str, str] = {self.kind: self.name}
+        return short | ({"precision": self.precision} if self.is_reduced else {})
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.name}"
+        return f"{self.kind}:{self.name}" + (f"@{self.precision}" if self.is_reduced else "")
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether products of the network have less than single precision."""
+        return self.precision != "single"
 
     @property
     def is_classical(self) -> bool:

@@ -1,0 +1,131 @@
+"""The check that a reduced precision must pass before a run, and its place in the run's record."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from trip_mm.errors import ConfigError, RunDirectoryError
+from trip_mm.precision.record import PrecisionCheck
+from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.plan import RunPlan
+from trip_mm.simulation.platforms import apply_threads
+from trip_mm.simulation.progress import ProgressListener
+from trip_mm.simulation.system_config import PotentialConfig
+from trip_mm.units import NM_TO_ANGSTROM
+
+if TYPE_CHECKING:
+    from trip_mm.model.reduced import ReducedPrecision
+    from trip_mm.potential import TripPotential
+
+
+def with_precision_checks(
+    plan: RunPlan, structure: BuiltStructure, progress: ProgressListener
+) -> RunPlan:
+    """Checks every potential of reduced precision on the structure of a run.
+
+    Args:
+        plan: of the run.
+        structure: what it runs on.
+        progress: is told what happens.
+
+    Returns:
+        The plan with the checks in its record.
+
+    Raises:
+        PrecisionError: one is not accurate enough.
+        BackendError: `tf32` where torch finds no GPU that has it.
+        TripError: the structure cannot be computed in float32.
+    """
+    checks = dict(plan.precision_checks)
+    for potential in plan.reduced_potentials():
+        check = check_potential(plan, potential, structure, progress)
+        check.require_passed()
+        checks[str(potential)] = check.to_dict()
+    return replace(plan, precision_checks=checks)
+
+
+def check_potential(
+    plan: RunPlan, potential: PotentialConfig, structure: BuiltStructure, progress: ProgressListener
+) -> PrecisionCheck:
+    """Measures one potential of reduced precision against float32, where the run computes.
+
+    Raises:
+        BackendError: `tf32` where torch finds no GPU that has it.
+        TripError: the structure cannot be computed in float32.
+    """
+    from trip_mm.precision.check import check_precision
+
+    apply_threads(plan.platform)
+    device = device_of(plan, potential)
+    progress.message(f"checking {potential} against float32 on {device}")
+    from trip_mm.checkpoint import load_potential
+
+    box = structure.box_vectors
+    check = check_precision(
+        load_potential(potential.name, device=device).requires_grad_(False),
+        structure.positions * NM_TO_ANGSTROM,
+        np.array([atom.element.atomic_number for atom in structure.topology.atoms()]),
+        cast("ReducedPrecision", potential.precision),
+        None if box is None else np.asarray(box) * NM_TO_ANGSTROM,
+    )
+    progress.message(check.force_sentence())
+    progress.message(check.drift_sentence())
+    progress.message(
+        f"{potential.precision} takes {1 / check.speedup:.2f} times the time of float32 on {device}"
+    )
+    return check
+
+
+def load_reduced(plan: RunPlan, potential: PotentialConfig) -> "TripPotential":
+    """Loads the unchecked potential of reduced precision, to time it.
+
+    Raises:
+        BackendError: `tf32` where torch finds no GPU that has it.
+        CheckpointError: the model cannot be loaded.
+    """
+    from trip_mm.checkpoint import load_potential
+
+    loaded = load_potential(potential.name, device=device_of(plan, potential))
+    precision = cast("ReducedPrecision", potential.precision)
+    return loaded.requires_grad_(False).with_precision(precision)
+
+
+def device_of(plan: RunPlan, potential: PotentialConfig) -> str:
+    """Returns where the network of a run computes, as torch names it.
+
+    Raises:
+        BackendError: `tf32` where torch finds no GPU that has it.
+        ConfigError: `tf32` in a run whose network computes on the CPU.
+    """
+    import torch
+
+    from trip_mm.model.reduced import check_available
+
+    check_available(potential.precision)
+    on_gpu = plan.platform.name == "CUDA" or plan.backend == "python"
+    device = "cuda" if torch.cuda.is_available() and on_gpu else "cpu"
+    if potential.precision == "tf32" and device == "cpu":
+        raise ConfigError(
+            f"{potential}: the {plan.backend} backend computes on the CPU with OpenMM's "
+            f"{plan.platform.name} platform, which has no tf32; use --platform CUDA or --backend "
+            "python, or leave precision out"
+        )
+    return device
+
+
+def recorded_check(plan: RunPlan, index: int) -> PrecisionCheck | None:
+    """Returns the check in the record of a run for the potential of a stage, None without one.
+
+    Raises:
+        RunDirectoryError: the record is damaged.
+    """
+    record = plan.precision_checks.get(str(plan.stage_potential(index)))
+    if record is None:
+        return None
+    try:
+        return PrecisionCheck.from_dict(record)
+    except (KeyError, TypeError) as error:
+        raise RunDirectoryError(
+            f"run.json: precision_checks is damaged ({error!r}); restore it"
+        ) from error
