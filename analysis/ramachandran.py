@@ -38,8 +38,9 @@ print(f"{result.n_frames} frames, residues {', '.join(result.residues)}")
 # %% [markdown]
 # ## Populations
 #
-# Means and spreads are circular, in degrees. `tiled` covers the whole map once; `thesis` is Table 4
-# of the TrIP thesis as printed, where P_II and alpha_R overlap.
+# Means and spreads are circular, in degrees; the error of a population accounts for the correlation
+# of the frames, and is NaN for a state that is never entered or left. `tiled` covers the whole map
+# once; `thesis` is Table 4 of the TrIP thesis as printed, where P_II and alpha_R overlap.
 
 # %%
 for states in (TILED, THESIS):
@@ -47,7 +48,7 @@ for states in (TILED, THESIS):
     print(f"\n{states.name}: unassigned {100 * statistics.unassigned:.1f} %")
     for row in statistics.states:
         print(
-            f"{row.state:8} {100 * row.population:5.1f} %"
+            f"{row.state:8} {100 * row.population:5.1f} +- {100 * row.standard_error:4.1f} %"
             f"  phi {row.phi_mean_deg:7.1f} +- {row.phi_spread_deg:5.1f}"
             f"  psi {row.psi_mean_deg:7.1f} +- {row.psi_spread_deg:5.1f}"
         )

@@ -33,8 +33,10 @@ def test_run_directory(run_dir: Path) -> None:
     states = summary["state_sets"]["tiled"]["pooled"]["states"]
     for name, row in states.items():
         rows = [line.split() for line in out.splitlines()]
-        printed = next(cells for cells in rows if len(cells) >= 6 and cells[-6] == name)
-        assert printed[-1] == f"{row['population_percent']:.1f}"
+        printed = next(cells for cells in rows if len(cells) >= 7 and cells[-7] == name)
+        assert printed[-2] == f"{row['population_percent']:.1f}"
+        error = row["population_standard_error_percent"]
+        assert printed[-1] == ("-" if error is None else f"{error:.1f}")
     assert "unassigned" in out
     assert "overlap" not in out
     assert "60 frames" in out

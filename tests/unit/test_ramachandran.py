@@ -161,6 +161,32 @@ def test_statistics_without_a_meaning() -> None:
     assert circular_standard_deviation(np.array([42.0, 42.0])) == 0.0
 
 
+def test_error_of_a_population_grows_with_the_correlation_of_frames() -> None:
+    """A chain of two states with hopping rate k has the inefficiency (1 - k) / k."""
+    rng = np.random.default_rng(7)
+    n_frames, hop = 100_000, 0.05
+    inside = np.cumsum(rng.random(n_frames) < hop) % 2 == 1
+    psi = np.where(inside, -40.0, 150.0)
+    row = next(
+        row
+        for row in torsion_statistics(np.full(n_frames, -65.0), psi, TILED).states
+        if row.state == "alpha_R"
+    )
+    assert row.population == inside.mean()
+    assert row.standard_error == pytest.approx(0.5 * np.sqrt((1 - hop) / hop / n_frames), rel=0.1)
+
+
+def test_error_of_a_population_pools_residues_and_knows_its_limits() -> None:
+    inside = np.random.default_rng(8).random((20_000, 4)) < 0.3
+    psi = np.where(inside, -40.0, 150.0)
+    statistics = torsion_statistics(np.full(psi.shape, -65.0), psi, TILED)
+    rows = {row.state: row for row in statistics.states}
+    assert rows["alpha_R"].standard_error == pytest.approx(np.sqrt(0.21 / 80_000), rel=0.1)
+    assert np.isnan(rows["alpha_L"].standard_error)  # never entered
+    one = torsion_statistics(np.array([-65.0]), np.array([-40.0]), TILED)
+    assert all(np.isnan(row.standard_error) for row in one.states)
+
+
 def test_populations() -> None:
     phi = np.array([-120.0, -70.0, -70.0, -60.0])
     psi = np.array([140.0, 150.0, 170.0, -45.0])

@@ -104,6 +104,7 @@ def _row(row: StateStatistics) -> dict[str, Any]:
     return {
         "n_points": row.n_points,
         "population_percent": _number(100 * row.population),
+        "population_standard_error_percent": _number(100 * row.standard_error),
         "phi_mean_deg": _number(row.phi_mean_deg),
         "psi_mean_deg": _number(row.psi_mean_deg),
         "phi_spread_deg": _number(row.phi_spread_deg),

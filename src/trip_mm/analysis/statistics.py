@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trip_mm.analysis.series import series_mean
 from trip_mm.analysis.states import StateSet
 
 
@@ -46,12 +47,15 @@ class StateStatistics:
     """One row of the table: how often a state occurs and where its points lie.
 
     `population` is the share of all points (0 to 1); means and spreads are in degrees and NaN for a
-    state that never occurs.
+    state that never occurs. `standard_error` is that of the population, from the correlation of the
+    frames in time (`series.statistical_inefficiency`); NaN where a run never enters or leaves the
+    state, which tells nothing of how often it would.
     """
 
     state: str
     n_points: int
     population: float
+    standard_error: float
     phi_mean_deg: float
     psi_mean_deg: float
     phi_spread_deg: float
@@ -78,7 +82,8 @@ def torsion_statistics(
     """Returns populations, circular means and circular standard deviations of each state.
 
     Args:
-        phi_deg: `[n_frames]` or `[n_frames, n_residues]`, degrees; all points are pooled.
+        phi_deg: `[n_frames]` or `[n_frames, n_residues]`, degrees, frames at equal distances in
+            time; all points are pooled.
         psi_deg: same shape, degrees.
         states: the rectangles to sort the points into.
     """
@@ -90,6 +95,7 @@ def torsion_statistics(
             state=state.name,
             n_points=int(inside.sum()),
             population=_share(inside),
+            standard_error=_standard_error(inside.reshape(phi_deg.shape)),
             phi_mean_deg=circular_mean(phi[inside]),
             psi_mean_deg=circular_mean(psi[inside]),
             phi_spread_deg=circular_standard_deviation(phi[inside]),
@@ -102,3 +108,11 @@ def torsion_statistics(
 
 def _share(inside: NDArray[np.bool_]) -> float:
     return float(inside.mean()) if inside.size else math.nan
+
+
+def _standard_error(inside: NDArray[np.bool_]) -> float:
+    """Returns the standard error of the share of points in a state, `[n_frames, ...]`."""
+    shares = inside.reshape(len(inside), -1).mean(axis=1) if inside.size else np.zeros(0)
+    if shares.size < 2 or np.ptp(shares) == 0.0:
+        return math.nan
+    return series_mean(shares).standard_error

@@ -1,5 +1,6 @@
 """`trip-mm analyze`: what a finished or interrupted run shows."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,11 +95,11 @@ def states_table(result: "RamachandranResult", state_set_name: str) -> "Table":
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        caption="dphi, dpsi: circular standard deviations",
+        caption="dphi, dpsi: circular standard deviations; +-: standard error of P",
     )
     for heading in ("residue", "state"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("phi (deg)", "psi (deg)", "dphi (deg)", "dpsi (deg)", "P (%)"):
+    for heading in ("phi (deg)", "psi (deg)", "dphi (deg)", "dpsi (deg)", "P (%)", "+-"):
         table.add_column(heading, justify="right", no_wrap=True)
     for residue, statistics in result.residue_statistics(states).items():
         _add_rows(table, residue, statistics)
@@ -115,11 +116,12 @@ def _add_rows(table: "Table", residue: str, statistics: "TorsionStatistics") -> 
             row.state,
             *(f"{angle:.1f}" if row.n_points else "-" for angle in angles),
             f"{100 * row.population:.1f}",
+            "-" if math.isnan(row.standard_error) else f"{100 * row.standard_error:.1f}",
         )
     for name, share in (
         ("unassigned", statistics.unassigned),
         ("overlap", statistics.overlapping),
     ):
         if name == "unassigned" or share > 0:
-            table.add_row("", f"[dim]{name}[/]", "", "", "", "", f"[dim]{100 * share:.1f}[/]")
+            table.add_row("", f"[dim]{name}[/]", "", "", "", "", f"[dim]{100 * share:.1f}[/]", "")
     table.add_section()
