@@ -81,7 +81,7 @@ def test_collection_without_geometries_says_how_to_get_them(tmp_path: Path) -> N
         (["--mode", "fast"], "fast"),
         (["--elements", "H,Zz"], "Zz"),
         (["--potential", "nothing"], "nothing"),
-        (["--processes", "2", "--scheduler", "tcp://localhost:1"], "not both"),
+        (["--processes", "2", "--scheduler", "tcp://localhost:1"], "leave --processes out"),
     ],
 )
 def test_mistakes_give_one_clear_line(
@@ -134,11 +134,11 @@ def test_a_scheduler_that_is_not_there(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("trip_mm.torsion.executors._CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("trip_mm.workers._CONNECT_TIMEOUT_S", 1)
     more = ["--mode", "single-point", "--scheduler", "tcp://127.0.0.1:9"]
     result = CliRunner().invoke(app, drive(dataset, tmp_path / "d", *more))
     assert result.exit_code == 2
-    assert "does not answer" in result.output
+    assert "no answer" in result.output
 
 
 def test_reference_recipe(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from trip_mm.training.formats import read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_geometries
 from trip_mm.training.labels import LabelJob, label
 from trip_mm.training.labels_methods import find_method, lone_atom_energies
-from trip_mm.training.labels_workers import compute_in_processes, compute_on_cluster
 from trip_mm.training.sampling_geometry import unlabelled
+from trip_mm.workers import Workers, results
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.97, 0.0, 0.0], [-0.25, 0.93, 0.1]])
 NUMBERS = np.array([8, 1, 1])
@@ -186,20 +186,20 @@ def test_a_lost_worker_costs_its_task_once_more() -> None:
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
         tasks = ((n, n) for n in range(60))
-        results = compute_on_cluster(slow_square, tasks, cluster.scheduler_address)
-        found = [next(results) for _ in range(5)]
+        come = results(Workers(scheduler=cluster.scheduler_address), slow_square, tasks)
+        found = [next(come) for _ in range(5)]
         os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
-        found += list(results)
+        found += list(come)
     assert sorted(found) == [(n, n**2) for n in range(60)]
 
 
 def test_a_scheduler_that_does_not_answer_is_an_error(monkeypatch) -> None:
     pytest.importorskip("distributed", reason="labels across machines need Dask")
-    monkeypatch.setattr("trip_mm.training.labels_workers._CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("trip_mm.workers._CONNECT_TIMEOUT_S", 0.5)
     with pytest.raises(ConfigError, match=r"tcp://127.0.0.1:1: no answer"):
-        list(compute_on_cluster(slow_square, iter([(0, 0)]), "tcp://127.0.0.1:1"))
+        list(results(Workers(scheduler="tcp://127.0.0.1:1"), slow_square, [(0, 0)]))
     with pytest.raises(ConfigError, match="no answer"):
-        list(compute_on_cluster(slow_square, iter([(0, 0)]), "nonsense://x"))
+        list(results(Workers(scheduler="nonsense://x"), slow_square, [(0, 0)]))
 
 
 def test_processes_beside_a_scheduler_are_refused(tmp_path) -> None:
@@ -209,7 +209,7 @@ def test_processes_beside_a_scheduler_are_refused(tmp_path) -> None:
 
 
 def test_processes_get_tasks_as_they_finish() -> None:
-    found = compute_in_processes(slow_square, ((n, n) for n in range(9)), 2)
+    found = results(Workers(processes=2), slow_square, ((n, n) for n in range(9)))
     assert sorted(found) == [(n, n**2) for n in range(9)]
 
 

@@ -10,10 +10,10 @@ from trip_mm.errors import ConfigError
 from trip_mm.geometry.dihedral import dihedral_angle
 from trip_mm.geometry.molecule import read_molecule
 from trip_mm.torsion import scan
-from trip_mm.torsion.executors import Workers
 from trip_mm.torsion.record_files import read_hdf5
 from trip_mm.torsion.record_sets import open_set, shipped_sets
 from trip_mm.torsion.reference import is_mirrored, load_recipe, make_reference, mirror_image
+from trip_mm.workers import Workers
 
 HEADER = "record_id,smiles,dihedral,step_deg\n"
 RECIPES = Path(__file__).parents[2] / "recipes" / "torsion-reference"

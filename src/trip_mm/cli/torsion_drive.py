@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from trip_mm.torsion.benchmark import Benchmark
 
 Processes = Annotated[int, typer.Option(min=1, help="Processes to work with.")]
-Scheduler = Annotated[str, typer.Option(help="Address of a Dask scheduler, as tcp://host:8786.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a Dask scheduler, as tcp://host:8786.")
+]
 Elements = Annotated[str, typer.Option(help="Records with other elements are left out.")]
 Cache = Annotated[
     Path | None, typer.Option(help="Of fetched records; default ~/.cache/trip-mm/torsion.")
@@ -43,7 +45,7 @@ def drive(
     elements: Elements = "H,C,N,O",
     level: Annotated[str, typer.Option(help="Level of theory, if the set states none.")] = "",
     processes: Processes = 1,
-    scheduler: Scheduler = "",
+    scheduler: Scheduler = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
     cache: Cache = None,
 ) -> None:
@@ -55,9 +57,9 @@ def drive(
     from trip_mm.geometry.potentials import parse_potential
     from trip_mm.torsion.benchmark import benchmark
     from trip_mm.torsion.drive import DriveSettings
-    from trip_mm.torsion.executors import Workers
     from trip_mm.torsion.filters import parse_elements
     from trip_mm.torsion.record_sets import open_set
+    from trip_mm.workers import Workers
 
     names = potential or ["trip-gfn2-s"]
     settings = DriveSettings(
@@ -158,11 +160,11 @@ def reference(
     recipe: Annotated[Path, typer.Argument(help="YAML file, see recipes/torsion-reference.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
     processes: Processes = 1,
-    scheduler: Scheduler = "",
+    scheduler: Scheduler = None,
 ) -> None:
     """Make a reference set: drive the molecules of RECIPE; run it again to continue."""
-    from trip_mm.torsion.executors import Workers
     from trip_mm.torsion.reference import load_recipe, make_reference
+    from trip_mm.workers import Workers
 
     result = make_reference(load_recipe(recipe), out, Workers(processes, scheduler), _announce)
     console.print(

@@ -7,11 +7,11 @@ from pathlib import Path
 from trip_mm.simulation.run_directory import write_atomically
 from trip_mm.torsion.drive import DriveResult, DriveSettings, run_benchmark
 from trip_mm.torsion.drive_tables import require_parquet, write_tables
-from trip_mm.torsion.executors import Workers
 from trip_mm.torsion.page import html_page
 from trip_mm.torsion.record_sets import RecordSet
 from trip_mm.torsion.report import markdown
 from trip_mm.torsion.summary import Summary, differences, summarize
+from trip_mm.workers import Workers
 
 Announce = Callable[[str], None]
 

@@ -16,12 +16,12 @@ from trip_mm.errors import ConfigError, DataError
 from trip_mm.geometry.potentials import PotentialSpec
 from trip_mm.torsion.comparison import model_sha256, potential_file_name
 from trip_mm.torsion.drive_tasks import BY_POINT, MODES, RELAXED_MODES, DriveTask, Entry, run_task
-from trip_mm.torsion.executors import Workers, outcomes
 from trip_mm.torsion.filters import Skipped, admit
 from trip_mm.torsion.metrics import RecordScore, score
 from trip_mm.torsion.record_sets import RecordSet
 from trip_mm.torsion.records import DrivenPoints, TorsionRecord
 from trip_mm.torsion.scan import Journal
+from trip_mm.workers import Workers, results
 
 DEFAULT_TEMPERATURE = 298.15
 """K, of the Boltzmann weights."""
@@ -190,7 +190,7 @@ def _compute(
             tasks.append(DriveTask(record, spec, mode, tuple(missing)))
     n_done = sum(count == 0 for count in waiting.values())
     announce(f"{spec.label}: {n_done} of {len(records)} records are at hand")
-    for task, entries in outcomes(workers, run_task, tasks):
+    for task, entries in results(workers, run_task, ((task, task) for task in tasks)):
         digest = digests[task.record.record_id]
         for index, entry in zip(task.indices, entries, strict=True):
             journal.add(_key(task.record, digest, index), entry)

@@ -29,7 +29,6 @@ from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
 from trip_mm.torsion.dihedrals import Dihedral, dihedral_from_indices, dihedral_from_smarts
-from trip_mm.torsion.executors import Workers, outcomes
 from trip_mm.torsion.record_files import write_hdf5
 from trip_mm.torsion.records import (
     DrivenPoints,
@@ -45,6 +44,7 @@ from trip_mm.torsion.scan import (
     nearest_angle,
     sweep_both_ways,
 )
+from trip_mm.workers import Workers, results
 
 N_CONFORMERS = 20
 """Conformers embedded; the drive starts from the one that MMFF94 finds lowest."""
@@ -150,7 +150,7 @@ def make_reference(
     tasks = _tasks(recipe, journals)
     found: dict[str, TorsionRecord] = {}
     skipped: dict[str, str] = {}
-    for task, result in outcomes(workers, drive_molecule, tasks):
+    for task, result in results(workers, drive_molecule, ((task, task) for task in tasks)):
         if isinstance(result, str):
             skipped[task.record_id] = result
         else:

@@ -14,17 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trip_mm.errors import ConfigError, DataError
+from trip_mm.errors import DataError
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation
 from trip_mm.training.labels_methods import LabelError, Labels, find_method, lone_atom_energies
-from trip_mm.training.labels_workers import (
-    compute_here,
-    compute_in_processes,
-    compute_on_cluster,
-)
+from trip_mm.workers import Workers, results
 
 DEFAULT_MAX_FORCE = 30.0
 """Conformations with a larger force on an atom (eV/A) are dropped, and counted."""
@@ -103,14 +99,11 @@ def label(
 
     Raises:
         ConfigError: the method is unknown, or both processes and a scheduler are given.
-        MissingDependencyError: the program behind the method is not installed.
-        DataError: the geometries cannot be read, or parts there belong to another job.
+        MissingDependencyError: the program behind the method, or Dask, is not installed.
+        DataError: the geometries cannot be read, parts there belong to another job, or the
+            scheduler was lost.
     """
-    if scheduler is not None and processes > 1:
-        raise ConfigError(
-            f"--processes {processes} and --scheduler {scheduler}: the workers of the scheduler "
-            "compute, so leave --processes out"
-        )
+    workers = Workers(processes, scheduler)
     method = find_method(job.method)
     dataset = Dataset.open(job.geometries)
     header = _header(job, dataset, method.name, lone_atom_energies(method, dataset.elements()))
@@ -123,13 +116,7 @@ def label(
     failures: Counter[str] = Counter()
     tasks = ((first, [dataset[int(i)] for i in order[list(chunks[first])]]) for first in waiting)
     compute = partial(label_chunk, job.method, job.max_force)
-    if scheduler is not None:
-        results = compute_on_cluster(compute, tasks, scheduler)
-    elif processes > 1:
-        results = compute_in_processes(compute, tasks, processes)
-    else:
-        results = compute_here(compute, tasks)
-    for first, found in results:
+    for first, found in results(workers, compute, tasks):
         _write_part(job, header, first, found)
         failures.update(found.failures)
         n_done += len(chunks[first])

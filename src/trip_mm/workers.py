@@ -1,0 +1,129 @@
+"""Where independent tasks are computed: this process, several of them, or a Dask cluster.
+
+The caller gets the results as they come and writes them down, so that a lost worker costs its task
+once more and nothing is ever written twice.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from trip_mm.errors import ConfigError, DataError, MissingDependencyError
+
+Key = TypeVar("Key")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_TASKS_PER_WORKER = 2
+_CONNECT_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where to compute.
+
+    Attributes:
+        processes: on this machine; 1 computes in the calling process.
+        scheduler: address of a Dask scheduler, such as `tcp://10.0.0.1:8786`; None for none.
+
+    Raises:
+        ConfigError: both several processes and a scheduler.
+    """
+
+    processes: int = 1
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses two places at once."""
+        if self.scheduler is not None and self.processes > 1:
+            raise ConfigError(
+                f"--processes {self.processes} and --scheduler {self.scheduler}: the workers of "
+                "the scheduler compute, so leave --processes out"
+            )
+
+
+def results(
+    workers: Workers, function: Callable[[Task], Result], tasks: Iterable[tuple[Key, Task]]
+) -> Iterator[tuple[Key, Result]]:
+    """Yields the result of every task under its key, as they finish.
+
+    Args:
+        workers: where to compute.
+        function: from a task to its result; it and the tasks must pickle, unless this process
+            computes.
+        tasks: keys and tasks, independent of each other; at most two per worker are taken at once.
+
+    Raises:
+        MissingDependencyError: a scheduler is named, and Dask is not installed.
+        ConfigError: nothing answers at its address.
+        DataError: the scheduler was lost, or workers died again and again on one task.
+    """
+    if workers.scheduler is not None:
+        return _on_cluster(function, iter(tasks), workers.scheduler)
+    if workers.processes > 1:
+        return _in_processes(function, iter(tasks), workers.processes)
+    return ((key, function(task)) for key, task in tasks)
+
+
+def _in_processes(
+    function: Callable[[Task], Result], tasks: Iterator[tuple[Key, Task]], processes: int
+) -> Iterator[tuple[Key, Result]]:
+    # spawn: a forked child inherits the OpenMP state of the libraries loaded here.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        pending: dict[Future[Result], Key] = {}
+        while True:
+            for key, task in islice(tasks, _TASKS_PER_WORKER * processes - len(pending)):
+                pending[pool.submit(function, task)] = key
+            if not pending:
+                return
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                yield pending.pop(future), future.result()
+
+
+def _on_cluster(
+    function: Callable[[Task], Result], tasks: Iterator[tuple[Key, Task]], address: str
+) -> Iterator[tuple[Key, Result]]:
+    """Computes on a cluster whose workers may come and go.
+
+    Dask gives the tasks of a lost worker to another one. Workers need trip-mm and the programs that
+    compute, but no file of this machine.
+    """
+    try:
+        from distributed import Client, KilledWorker, as_completed
+    except ImportError:
+        raise MissingDependencyError(
+            "--scheduler needs Dask; pip install 'trip-mm[cluster]'"
+        ) from None
+    try:
+        client = Client(address, timeout=_CONNECT_TIMEOUT_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigError(
+            f"scheduler {address}: no answer ({error}); start one with `dask scheduler`"
+        ) from None
+    keys: dict[Any, Key] = {}
+    with client:
+        finished = as_completed()
+        try:
+            while True:
+                n_threads = sum(client.nthreads().values())
+                room = max(_TASKS_PER_WORKER * n_threads, 1) - len(keys)
+                for key, task in islice(tasks, max(room, 0)):
+                    # pure=False: equal tasks must not share a cached result of another version.
+                    future = client.submit(function, task, pure=False)
+                    keys[future] = key
+                    finished.add(future)
+                if not keys:
+                    return
+                future = next(finished)
+                yield keys.pop(future), future.result()
+        except KilledWorker as error:
+            raise DataError(f"workers of {address} died on a task: {error}") from None
+        except (CancelledError, OSError) as error:
+            raise DataError(
+                f"scheduler {address} was lost ({type(error).__name__}); what is finished is kept: "
+                "run the same command again"
+            ) from None
