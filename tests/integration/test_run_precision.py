@@ -11,6 +11,7 @@ import trip_mm
 from trip_mm.cli.main import app
 from trip_mm.errors import ConfigError, PrecisionError
 from trip_mm.precision import CheckSettings, PrecisionCheck, check
+from trip_mm.simulation import platforms
 from trip_mm.simulation.schema import PotentialConfig
 
 SYSTEM = """
@@ -30,6 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "short.yaml").write_text(PROTOCOL)
     few = CheckSettings(n_steps=40, n_blocks=4, relax_iterations=20, thermal_steps=20)
     monkeypatch.setattr(check, "CheckSettings", lambda: few)
+    # Three atoms have no work for a second thread, and would wait for it where others compute.
+    monkeypatch.setattr(platforms, "usable_cpus", lambda: 1)
     return tmp_path
 
 
