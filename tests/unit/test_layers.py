@@ -21,6 +21,7 @@ LAYER_OF = {
     "edge_padding": 1,
     "lattice": 1,
     "neighbors": 1,
+    "workers": 1,
     "model": 2,
     "potential": 3,
     "published": 3,
