@@ -35,12 +35,12 @@ def series_of(run: Path, skip_ps: float) -> dict[str, NDArray[np.float64]]:
 
 
 def cell(found: SeriesMean, first: SeriesMean | None) -> str:
-    """Returns mean, standard error and, against the first run, their distance."""
+    """Returns mean, standard error and, where both runs tell an error, their distance."""
     text = f"{found.mean:.1f} +- {found.standard_error:.1f}"
-    error = 0.0 if first is None else np.hypot(found.standard_error, first.standard_error)
-    return (
-        text if first is None or not error else f"{text} /{(found.mean - first.mean) / error:+.1f}"
-    )
+    if first is None or not found.standard_error or not first.standard_error:
+        return text
+    error = np.hypot(found.standard_error, first.standard_error)
+    return f"{text} /{(found.mean - first.mean) / error:+.1f}"
 
 
 def main() -> None:
