@@ -59,11 +59,9 @@ def check_potential(
     apply_threads(plan.platform)
     device = device_of(plan, potential)
     progress.message(f"checking {potential} against float32 on {device}")
-    from trip_mm.checkpoint import load_potential
-
     box = structure.box_vectors
     check = check_precision(
-        load_potential(potential.name, device=device).requires_grad_(False),
+        _load(potential, device),
         structure.positions * NM_TO_ANGSTROM,
         np.array([atom.element.atomic_number for atom in structure.topology.atoms()]),
         cast("ReducedPrecision", potential.precision),
@@ -84,11 +82,15 @@ def load_reduced(plan: RunPlan, potential: PotentialConfig) -> "TripPotential":
         BackendError: `tf32` where torch finds no GPU that has it.
         CheckpointError: the model cannot be loaded.
     """
+    precision = cast("ReducedPrecision", potential.precision)
+    return _load(potential, device_of(plan, potential)).with_precision(precision)
+
+
+def _load(potential: PotentialConfig, device: str) -> "TripPotential":
+    """Loads the weights of a potential in float32."""
     from trip_mm.checkpoint import load_potential
 
-    loaded = load_potential(potential.name, device=device_of(plan, potential))
-    precision = cast("ReducedPrecision", potential.precision)
-    return loaded.requires_grad_(False).with_precision(precision)
+    return load_potential(potential.name, device=device).requires_grad_(False)
 
 
 def device_of(plan: RunPlan, potential: PotentialConfig) -> str:
