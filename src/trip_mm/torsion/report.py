@@ -136,14 +136,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], n_text: int = 1)
     return "\n".join(lines) + "\n"
 
 
-def interval(estimate: Estimate, decimals: int) -> str:
-    """Returns a value with its interval, a dash where it is not defined."""
-    if np.isnan(estimate.value):
+def interval(estimate: Estimate, decimals: int, *, percent: bool = False) -> str:
+    """Returns a value with its interval, a dash where it is not defined.
+
+    Args:
+        estimate: a value with the ends of its interval.
+        decimals: of each number.
+        percent: the value is a share, to be printed in percent.
+    """
+    scale, unit = (100.0, " %") if percent else (1.0, "")
+    value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
+    if np.isnan(value):
         return "–"
-    text = f"{estimate.value:.{decimals}f}"
-    if np.isnan(estimate.low):
+    text = f"{value:.{decimals}f}{unit}"
+    if np.isnan(low):
         return text
-    return f"{text} [{estimate.low:.{decimals}f}, {estimate.high:.{decimals}f}]"
+    return f"{text} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def decimals_of(score: str) -> int:
@@ -164,19 +172,10 @@ def _level_section(result: DriveResult, summaries: Sequence[Summary], level: str
         cells = [interval(s.scores[name]["mean"], decimals_of(name)) for s in here]
         rows.append([SCORE_TITLES[name], *cells])
     for share in here[0].shares:
-        cells = [_percent(s.shares[share]) for s in here]
+        cells = [interval(s.shares[share], 0, percent=True) for s in here]
         rows.append([f"profile RMSE within {share} kcal/mol", *cells])
     parts = [table(header, rows), _quantiles(here, scored), _by_class(result, level)]
     return "\n".join([*parts, _worst(result, level)])
-
-
-def _percent(estimate: Estimate) -> str:
-    if np.isnan(estimate.value):
-        return "–"
-    text = f"{100 * estimate.value:.0f} %"
-    if np.isnan(estimate.low):
-        return text
-    return f"{text} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
 
 
 def _quantiles(here: Sequence[Summary], scored: Sequence[str]) -> str:
