@@ -383,6 +383,14 @@ def test_cuda_that_is_absent_is_refused(tmp_path, data_file):
         train(config, tmp_path / "out", report=silent)
 
 
+def test_test_files_are_opened_before_training(tmp_path, data_file):
+    data = {"files": [str(data_file)], "test_files": ["missing.h5"]}
+    config = write_config(tmp_path / "train.yaml", data_file, data=data)
+    with pytest.raises(DataError, match=r"missing\.h5"):
+        train(config, tmp_path / "out", report=silent)
+    assert not (tmp_path / "out" / "log.csv").exists()
+
+
 def test_elements_outside_the_model_name_the_group(tmp_path, data_file):
     config = write_config(tmp_path / "train.yaml", data_file)
     values = yaml.safe_load(config.read_text())

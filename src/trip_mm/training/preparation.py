@@ -114,17 +114,15 @@ def _atomic_numbers(elements: Any) -> list[int]:
 def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) -> TrainingData:
     """Reads, checks and splits the data; with `data.storage: disk` into a copy beside the run.
 
+    Test files are opened too: what is wrong with them must show before the training, not after it.
+
     Raises:
         DataError: see `Dataset.open` and `build_store`; also an element the model lacks.
     """
     dataset = Dataset.open(*config.data.files)
-    for group in dataset.groups:
-        unknown = sorted({int(z) for z in group.atomic_numbers} - set(model_config.elements))
-        if unknown:
-            raise DataError(
-                f"{group.system_class}/{group.formula}: holds {SYMBOLS[unknown[0]]}, which "
-                "model.elements lacks; add it there or leave the file out"
-            )
+    _refuse_unknown_elements(dataset, model_config)
+    if config.data.test_files:
+        _refuse_unknown_elements(Dataset.open(*config.data.test_files), model_config)
     self_energies = merged_self_energies(
         dataset.lone_atom_energies, config.data.lone_atom_energies_ev, model_config.elements
     )
@@ -137,6 +135,16 @@ def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) ->
     )
     train, validation = _STORAGES[config.data.storage](dataset, config, settings, place, held_out)
     return TrainingData(train, validation, split, self_energies, dataset.level_of_theory)
+
+
+def _refuse_unknown_elements(dataset: Dataset, model_config: TripConfig) -> None:
+    for group in dataset.groups:
+        unknown = sorted({int(z) for z in group.atomic_numbers} - set(model_config.elements))
+        if unknown:
+            raise DataError(
+                f"{group.system_class}/{group.formula}: holds {SYMBOLS[unknown[0]]}, which "
+                "model.elements lacks; add it there or leave the file out"
+            )
 
 
 def _stored_in_memory(
