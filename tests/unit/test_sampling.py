@@ -203,6 +203,12 @@ def test_recipe_is_deterministic_by_seed(tmp_path: Path) -> None:
     assert sorted(item.geometry_id for item in first) == list(range(len(first)))
 
 
+def test_the_folder_of_the_output_is_made(tmp_path: Path) -> None:
+    sample_small(tmp_path, "a")
+    out = tmp_path / "new" / "folder" / "a.h5"
+    assert sample_recipe(tmp_path / "a.yaml", out) == len(Dataset.open(out))
+
+
 def test_odd_electrons_get_an_unpaired_one(tmp_path: Path) -> None:
     dataset = sample_small(tmp_path, "a")
     radicals = {item.formula for item in dataset if item.n_unpaired == 1}

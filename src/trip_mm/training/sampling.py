@@ -62,6 +62,7 @@ def sample_recipe(
         DataError: a file of geometries that it names is missing or malformed.
     """
     recipe = load_recipe(recipe_path).scaled()
+    out.parent.mkdir(parents=True, exist_ok=True)
     conformations: list[Conformation] = []
     for index, source in enumerate(recipe.sources):
         rng = np.random.default_rng([recipe.seed, index])
