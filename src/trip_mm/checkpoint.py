@@ -36,6 +36,7 @@ __all__ = [
     "read_published_checkpoint",
     "registry",
     "save_potential",
+    "trained_level",
 ]
 
 FORMAT_VERSION = 1
@@ -101,6 +102,21 @@ def registry() -> dict[str, ModelCard]:
         raise CheckpointError(
             f"{listing}: damaged model registry ({error!r}); reinstall"
         ) from error
+
+
+def trained_level(name: str, metadata: Mapping[str, object]) -> str:
+    """Returns the level of theory of a model's labels, empty if its file does not say.
+
+    Args:
+        name: registered name or file.
+        metadata: of the checkpoint.
+    """
+    card = registry().get(name)
+    if card is not None:
+        return card.level_of_theory
+    training = metadata.get("training")
+    inner = training.get("level_of_theory") if isinstance(training, dict) else None
+    return str(metadata.get("level_of_theory") or inner or "")
 
 
 def file_sha256(path: Path) -> str:

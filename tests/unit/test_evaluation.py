@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trip_mm.checkpoint import load_potential, new_potential, save_potential
+from trip_mm.checkpoint import load_potential, new_potential, save_potential, trained_level
 from trip_mm.cli.evaluate import sort_arguments
 from trip_mm.errors import (
     ConfigError,
@@ -30,7 +30,7 @@ from trip_mm.evaluation.dimers import (
 )
 from trip_mm.evaluation.evaluation import Offsets, evaluate_potentials
 from trip_mm.evaluation.journal import Predicted, PredictionJournal
-from trip_mm.evaluation.levels import same_level, trained_level
+from trip_mm.evaluation.levels import same_level
 from trip_mm.evaluation.literature import comp6_table, is_comp6
 from trip_mm.evaluation.metrics import (
     NO_OFFSETS,

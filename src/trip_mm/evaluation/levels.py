@@ -18,23 +18,6 @@ _OPENMM_ML_LEVELS = {
 _TIGHT_BINDING = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
 
 
-def trained_level(name: str, metadata: dict[str, object]) -> str:
-    """Returns the level of theory of a TrIP model's labels, empty if its file does not say.
-
-    Args:
-        name: registered name or file.
-        metadata: of the checkpoint.
-    """
-    from trip_mm.checkpoint import registry
-
-    card = registry().get(name)
-    if card is not None:
-        return card.level_of_theory
-    training = metadata.get("training")
-    inner = training.get("level_of_theory") if isinstance(training, dict) else None
-    return str(metadata.get("level_of_theory") or inner or "")
-
-
 def level_of_method(spec: PotentialSpec) -> str:
     """Returns the level of theory of a potential other than TrIP, empty where unknown."""
     if spec.kind == "qm":

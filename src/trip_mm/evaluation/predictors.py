@@ -15,7 +15,7 @@ from trip_mm.errors import (
     UnsupportedSystemError,
 )
 from trip_mm.evaluation.journal import Predicted
-from trip_mm.evaluation.levels import level_of_method, trained_level
+from trip_mm.evaluation.levels import level_of_method
 from trip_mm.geometry.fragments import bonds_from_distances
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
@@ -93,7 +93,7 @@ class TripPredictor:
     def __init__(self, spec: PotentialSpec, device: str) -> None:
         import torch
 
-        from trip_mm.checkpoint import load_potential
+        from trip_mm.checkpoint import load_potential, trained_level
 
         if device not in _DEVICES:
             raise ConfigError(f"device {device!r} is unknown; use {' or '.join(_DEVICES)}")

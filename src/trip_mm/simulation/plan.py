@@ -382,16 +382,15 @@ def _for_record(system: SystemConfig) -> dict[str, Any]:
 
 
 def _model_record(potential: PotentialConfig) -> ModelRecord:
-    from trip_mm.checkpoint import load_potential, registry
+    from trip_mm.checkpoint import load_potential, registry, trained_level
 
     loaded = load_potential(potential.name)
     card = registry().get(potential.name)
     assert loaded.sha256 is not None
-    own = loaded.metadata.get("level_of_theory", "not recorded in the checkpoint")
-    level = card.level_of_theory if card is not None else str(own)
     return ModelRecord(
         name=potential.name if card is not None else Path(potential.name).name,
         sha256=loaded.sha256,
         file=None,
-        level_of_theory=level,
+        level_of_theory=trained_level(potential.name, loaded.metadata)
+        or "not recorded in the checkpoint",
     )
