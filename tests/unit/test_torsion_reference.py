@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trip_mm.errors import ConfigError
+from trip_mm.errors import ConfigError, DataError
 from trip_mm.geometry.dihedral import dihedral_angle
 from trip_mm.geometry.molecule import read_molecule
 from trip_mm.torsion import scan
@@ -85,6 +85,16 @@ def test_recipes_of_the_shipped_sets_load(name: str) -> None:
 
 def test_a_set_is_shipped() -> None:
     assert len(open_set("reference").records) >= 40
+
+
+def test_a_directory_does_not_hide_a_shipped_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reference").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert len(open_set("reference").records) >= 40
+    with pytest.raises(DataError):
+        open_set("./reference")
 
 
 @pytest.mark.parametrize("name", list(shipped_sets()))

@@ -43,9 +43,9 @@ def open_set(name: str, level: str = "", cache: Path | None = None) -> RecordSet
     """Opens a torsion set.
 
     Args:
-        name: of a shipped set, such as `reference`; an HDF5 or JSON file of ours, an OpenFF
-            collection (JSON), SDF with tags; a directory with `scan.xyz` and `qdata.txt`, or a
-            directory of such directories.
+        name: of a shipped set, such as `reference` (`./reference` is a path of that name); an HDF5
+            or JSON file of ours, an OpenFF collection (JSON), SDF with tags; a directory with
+            `scan.xyz` and `qdata.txt`, or a directory of such directories.
         level: level of theory of records whose source states none.
         cache: of fetched records; the default place if None.
 
@@ -55,7 +55,7 @@ def open_set(name: str, level: str = "", cache: Path | None = None) -> RecordSet
     path = Path(name)
     collection = None
     shipped = shipped_sets()
-    if name in shipped and not path.exists():
+    if name in shipped:
         records = read_hdf5(shipped[name])
     elif path.is_dir():
         records = _targets(path)
