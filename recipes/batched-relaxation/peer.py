@@ -4,7 +4,7 @@ MACE with the architecture of MACE-OFF23 small (Kovacs et al., arXiv:2312.15211)
 the speed does not depend on the weights. Runs in an environment with mace-torch 0.3; no
 trip-mm is needed. Neighbours are searched once and reused, which favours it. Times are CPU times.
 
-    OMP_NUM_THREADS=1 python recipes/batched-relaxation/peer.py systems/ephedrine.xyz
+    OMP_NUM_THREADS=1 python recipes/batched-relaxation/peer.py ephedrine.xyz
 """
 
 import argparse

@@ -94,3 +94,19 @@ def test_the_readme_gives_exactly_one_command_to_run_and_one_to_test() -> None:
         assert len(marked) == 1
         assert "\n" not in marked[0]
         assert marked[0].startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+def test_data_of_the_recipes_come_out_of_the_commands_of_the_recipes() -> None:
+    recipes = {path: path.read_text() for path in sorted((ROOT / "recipes").glob("*/*.yaml"))}
+    written = set(re.findall(r"--out (data/\S+)", "\n".join(recipes.values())))
+    used = {
+        f"data/{name}"
+        for text in recipes.values()
+        for name in re.findall(r"\.\./data/(\S+\.h5)", text)
+    }
+    assert len(used) >= 9
+    assert used <= written
+    for path, text in recipes.items():
+        data = yaml.safe_load(text).get("data")
+        beside = data.get("test_files", []) if isinstance(data, dict) else []
+        assert all("/data/" in name or (path.parent / name).is_file() for name in beside), path

@@ -18,7 +18,7 @@ def command(
     ] = Path("minimized.sdf"),
     hold: Annotated[
         str | None,
-        typer.Option(help="Dihedral to hold: four atom indices from 0 and degrees, 6,4,1,2=60."),
+        typer.Option(help="Dihedral to hold: four atom indices from 0 and degrees, 5,4,2,1=60."),
     ] = None,
 ) -> None:
     """Relax MOLECULE until the tight criteria of Gaussian hold, and write it."""

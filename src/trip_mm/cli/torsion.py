@@ -23,7 +23,7 @@ app.command("reference")(torsion_drive.reference)
 def scan(
     molecule: Annotated[str, typer.Argument(help="SDF, MOL, PDB or XYZ file, or SMILES.")],
     dihedral: Annotated[
-        str | None, typer.Option(help="Four atom indices counted from 0, as 6,4,1,2.")
+        str | None, typer.Option(help="Four atom indices counted from 0, as 5,4,2,1.")
     ] = None,
     smarts: Annotated[
         str | None, typer.Option(help="Pattern of four atoms that matches one dihedral.")

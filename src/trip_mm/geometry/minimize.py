@@ -66,7 +66,7 @@ def minimize(
 
 
 def parse_held(molecule: Molecule, text: str) -> HeldDihedral:
-    """Reads a held dihedral such as `6,4,1,2=60`: indices from 0, then degrees.
+    """Reads a held dihedral such as `5,4,2,1=60`: indices from 0, then degrees.
 
     Raises:
         ConfigError: not of this form, or indices that name no four atoms.
@@ -79,7 +79,7 @@ def parse_held(molecule: Molecule, text: str) -> HeldDihedral:
     except ValueError:
         value = float("nan")
     if len(words) != 4 or not all(word.isdigit() for word in words) or not np.isfinite(value):
-        raise ConfigError(f"hold {text!r}: write four atom indices and degrees, as 6,4,1,2=60")
+        raise ConfigError(f"hold {text!r}: write four atom indices and degrees, as 5,4,2,1=60")
     a, b, c, d = (int(word) for word in words)
     if len({a, b, c, d}) != 4 or max(a, b, c, d) >= molecule.n_atoms:
         raise ConfigError(

@@ -22,7 +22,7 @@ _ROTOR = Chem.MolFromSmarts("[!D1;!$(*#*)]-;!@[!D1;!$(*#*)]")
 
 
 def dihedral_from_indices(molecule: Molecule, text: str) -> Dihedral:
-    """Reads four atom indices, counted from 0, such as `6,4,1,2`.
+    """Reads four atom indices, counted from 0, such as `5,4,2,1`.
 
     Raises:
         ConfigError: not four different indices of atoms.
@@ -30,7 +30,7 @@ def dihedral_from_indices(molecule: Molecule, text: str) -> Dihedral:
     """
     words = text.replace(",", " ").split()
     if len(words) != 4 or not all(word.isdigit() for word in words):
-        raise ConfigError(f"dihedral {text!r}: give four atom indices counted from 0, as 6,4,1,2")
+        raise ConfigError(f"dihedral {text!r}: give four atom indices counted from 0, as 5,4,2,1")
     atoms = tuple(int(word) for word in words)
     if len(set(atoms)) != 4 or max(atoms) >= molecule.n_atoms:
         raise ConfigError(
