@@ -18,7 +18,8 @@ from trip_mm.checkpoint import file_sha256
 from trip_mm.cli.main import app
 from trip_mm.elements import formula
 from trip_mm.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
-from trip_mm.training.ablation import VARIANTS, ablate
+from trip_mm.training import fit
+from trip_mm.training.ablation import VARIANTS, ablate, variant_config
 from trip_mm.training.config import load_training_config
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation
@@ -120,6 +121,58 @@ def test_resume_equals_uninterrupted_to_the_last_bit(tmp_path, data_file):
         {k: v for k, v in row.items() if k not in timed} for row in logs[1]
     ]
     assert [row["step"] for row in logs[0]] == ["4", "8", "12"]
+
+
+def test_a_run_killed_while_it_exports_gives_the_same_model(tmp_path, data_file, monkeypatch):
+    changes = {"budget": {"max_steps": 10}, "checkpoint_interval": "1 h"}
+    config = write_config(tmp_path / "train.yaml", data_file, **changes)
+    whole = train(config, tmp_path / "whole", report=silent)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "save_potential", raise_interrupted)
+        with pytest.raises(InterruptedHereError):
+            train(config, tmp_path / "killed", report=silent)
+    resumed = train(config, tmp_path / "killed", resume=True, report=silent)
+
+    assert_same_weights(whole, resumed)
+    logs = [read_rows(tmp_path / name / "log.csv") for name in ("whole", "killed")]
+    assert [[row["step"] for row in rows] for rows in logs] == [["4", "8", "10"]] * 2
+
+
+def raise_interrupted(*arguments, **settings):
+    raise InterruptedHereError
+
+
+def test_a_finished_run_is_left_alone(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file)
+    model = train(config, tmp_path / "out", report=silent)
+    before = model.read_bytes(), model.stat().st_mtime_ns
+    lines: list[str] = []
+    assert train(config, tmp_path / "out", resume=True, report=lines.append) == model
+    assert any(line.startswith("finished before") for line in lines)
+    assert (model.read_bytes(), model.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize("spent", ["time", "patience"])
+def test_a_run_that_has_ended_takes_no_more_steps(tmp_path, data_file, monkeypatch, spent):
+    if spent == "time":
+        changes = {"budget": {"max_time": "1 s"}}
+    else:
+        changes = {
+            "budget": {"max_steps": 1000},
+            "validation": {"every_steps": 1, "early_stopping": 1},
+            "optimizer": {"learning_rate": 0.5, "force_gradient": "central-difference"},
+        }
+    config = write_config(tmp_path / "train.yaml", data_file, **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "save_potential", raise_interrupted)
+        with pytest.raises(InterruptedHereError):
+            train(config, tmp_path / "out", report=silent)
+    ended = read_rows(tmp_path / "out" / "log.csv")
+    assert int(ended[-1]["step"]) < 1000
+    train(config, tmp_path / "out", resume=True, report=silent)
+    again = read_rows(tmp_path / "out" / "log.csv")
+    assert [row["step"] for row in again] == [row["step"] for row in ended]
+    assert again[-1]["validation_loss"] == ended[-1]["validation_loss"]
 
 
 def read_rows(path):
@@ -270,6 +323,11 @@ def test_a_committee_is_trained_resumed_and_loaded(tmp_path, data_file):
     found = other.predict(positions, numbers)
     assert found.max_force_disagreement > 0.0
     np.testing.assert_array_equal(found.energies, one.predict(positions, numbers).energies)
+
+    # A finished member with other settings does not stand beside new ones.
+    changed = write_config(tmp_path / "changed.yaml", data_file, committee=2, loss="thesis")
+    with pytest.raises(RunDirectoryError, match="`loss`"):
+        train(changed, tmp_path / "parts", resume=True, report=silent)
 
     # Fine-tuning the committee: each member from its own weights.
     tuned = write_config(
@@ -435,6 +493,16 @@ def test_four_networks_are_compared_and_the_comparison_resumes(tmp_path, data_fi
     config.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match="committee"):
         ablate(config, out, report=silent)
+
+
+def test_a_reduced_preset_reduces_all_four_networks(tmp_path, data_file):
+    config = write_config(tmp_path / "ablate.yaml", data_file, model={"preset": "trip-s"})
+    base = load_training_config(config)
+    found = {v: resolve_model_config(variant_config(base, v)) for v in VARIANTS}
+    assert {c.n_channels for c in found.values()} == {8}
+    assert {c.n_layers for c in found.values()} == {2}
+    assert [c.n_heads for c in found.values()] == [2, 1, 2, 2]
+    assert found["trip-invariant"].l_max == 0
 
 
 def test_progress_is_told(tmp_path, data_file, monkeypatch):

@@ -13,7 +13,7 @@ from trip_mm.training.evaluate import ALL, Accuracy
 from trip_mm.training.processes import launched_processes
 from trip_mm.training.progress import Tell, tell_nobody
 from trip_mm.training.record import Report, has_run, write_json
-from trip_mm.training.trainer import is_finished, train_config
+from trip_mm.training.trainer import train_config
 
 VARIANTS = {
     "trip": "TrIP (equivariant & multi-head attention)",
@@ -93,13 +93,11 @@ def ablate(
     for variant, title in VARIANTS.items():
         config = variant_config(base, variant)
         folder = out / variant
-        model = models[variant] = folder / f"{config.name}.safetensors"
         if is_first:
             report(f"{variant}: {title}")
-        if not (resume and is_finished(model, config)):
-            train_config(
-                config, folder, resume=resume and has_run(folder), report=report, tell=tell
-            )
+        models[variant] = train_config(
+            config, folder, resume=resume and has_run(folder), report=report, tell=tell
+        )
     if not is_first:
         return []
     results = [_result(variant, model) for variant, model in models.items()]
@@ -118,7 +116,8 @@ def variant_config(base: TrainingConfig, variant: str) -> TrainingConfig:
         base: what all variants share.
         variant: preset of the network; its own settings win over those of `base.model`.
     """
-    shared = {k: v for k, v in base.model.items() if k not in PRESETS[variant]}
+    named = PRESETS.get(str(base.model.get("preset")), {})
+    shared = {k: v for k, v in {**named, **base.model}.items() if k not in PRESETS[variant]}
     return base.model_copy(
         update={"name": f"{base.name}-{variant}", "model": {**shared, "preset": variant}}
     )

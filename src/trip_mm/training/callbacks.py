@@ -32,7 +32,15 @@ class _Progress:
 
 
 class Bookkeeping(lightning.Callback):
-    """Updates averages, counters and clock after each step."""
+    """Updates averages, counters and clock after each step; ends a run whose budget is spent."""
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Takes no step where a resumed run has spent its budget already."""
+        assert isinstance(pl_module, TrainingModule)
+        if pl_module.progress() >= 1.0:
+            trainer.should_stop = True
 
     def on_train_batch_end(
         self,
@@ -96,6 +104,8 @@ class Validation(lightning.Callback):
         self._clock, self._seen = time.monotonic(), pl_module.n_conformations_seen
         if trainer.is_global_zero:
             _drop_later_rows(self.log_file, pl_module.steps_done)
+        if self._has_stopped_improving():
+            trainer.should_stop = True
 
     def on_train_batch_end(
         self,
@@ -109,6 +119,17 @@ class Validation(lightning.Callback):
         assert isinstance(pl_module, TrainingModule)
         if self.is_due(pl_module):
             self.validate(trainer, pl_module)
+
+    def conclude(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+        """Validates the last state, unless that was done after its step."""
+        if self.is_due(module):
+            return
+        if trainer.is_global_zero:  # the row of an earlier conclusion at this step
+            _drop_later_rows(self.log_file, module.steps_done - 1)
+        self.validate(trainer, module)
+
+    def _has_stopped_improving(self) -> bool:
+        return self.early_stopping is not None and self.n_bad >= self.early_stopping
 
     def is_due(self, module: TrainingModule) -> bool:
         """Returns whether the step just done is one to validate after."""
@@ -132,7 +153,7 @@ class Validation(lightning.Callback):
             self.best_averages = {k: v.clone() for k, v in module.average.averages.items()}
         else:
             self.n_bad += 1
-            if self.early_stopping is not None and self.n_bad >= self.early_stopping:
+            if self._has_stopped_improving():
                 self.report(f"no improvement in {self.n_bad} validations: stopping early")
                 trainer.should_stop = True
         if trainer.is_global_zero:
@@ -236,11 +257,16 @@ class Conclusion(lightning.Callback):
     Args:
         checkpoint: writes the checkpoint.
         validation: validates, unless the last step was one to validate after anyway.
+
+    Attributes:
+        is_done: whether the last state was validated. Lightning enters no loop, and calls no
+            callback, where a resumed run has all its steps behind it.
     """
 
     def __init__(self, checkpoint: TimedCheckpoint, validation: Validation) -> None:
         self.checkpoint = checkpoint
         self.validation = validation
+        self.is_done = False
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -248,8 +274,8 @@ class Conclusion(lightning.Callback):
         """Saves and validates."""
         assert isinstance(pl_module, TrainingModule)
         self.checkpoint.save(trainer)
-        if not self.validation.is_due(pl_module):
-            self.validation.validate(trainer, pl_module)
+        self.validation.conclude(trainer, pl_module)
+        self.is_done = True
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:
@@ -268,10 +294,12 @@ def _drop_later_rows(path: Path, step: int) -> None:
         reader = csv.DictReader(file)
         columns = list(reader.fieldnames or [])
         rows = [row for row in reader if int(row["step"]) <= step]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+    temporary.replace(path)
 
 
 def read_log(path: Path) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """One training run of one potential: Lightning around the step, then the exported model."""
 
 import logging
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import lightning
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from trip_mm.checkpoint import save_potential
+from trip_mm.checkpoint import read_checkpoint, save_potential
+from trip_mm.errors import CheckpointError
 from trip_mm.potential import TripPotential
 from trip_mm.training.callbacks import (
     Bookkeeping,
@@ -53,6 +55,8 @@ def fit_and_export(
 ) -> Path:
     """Trains a potential and exports its averaged weights at the best validation.
 
+    A resumed run that was finished with the same budget stays as it is.
+
     Args:
         potential: what training starts from.
         config: of the run.
@@ -65,6 +69,7 @@ def fit_and_export(
     Raises:
         RunDirectoryError: the run to resume is another one.
         TrainingError: the loss became infinite.
+        CheckpointError: a model lies in the directory that has no record of its training.
     """
     data = prepared.data
     n_processes = place.processes.n_processes
@@ -72,10 +77,13 @@ def fit_and_export(
     set_statistics(potential, config, prepared.statistics)
     if place.processes.is_first:
         write_or_compare(place.out, record, place.resume)
+    path = place.out / f"{config.name}.safetensors"
+    if place.resume and is_finished(path, config):
+        place.report(f"finished before: {path}")
+        return path
     module, validation = _fit(potential, config, prepared, place)
     if validation.best_averages:
         module.average.averages = validation.best_averages
-    path = place.out / f"{config.name}.safetensors"
     if place.processes.is_first:
         _finish(module, config, data, record, place)
         place.report(f"model: {path}")
@@ -87,7 +95,7 @@ def _fit(
 ) -> tuple[TrainingModule, Validation]:
     data, statistics = prepared.data, prepared.statistics
     n_batches = make_plan(data.train, config.batch, config.seed).batches_per_epoch
-    per_epoch = max(1, n_batches // place.processes.n_processes)
+    per_epoch = math.ceil(n_batches / place.processes.n_processes)
     n_steps = _n_steps(config, per_epoch)
     lone = statistics.lone_labels if potential.config.lone_atoms == "trained" else {}
     stream = BatchStream(
@@ -111,12 +119,13 @@ def _fit(
     )
     last = place.out / CHECKPOINT
     checkpoint = TimedCheckpoint(last, config.checkpoint_interval_s)
+    conclusion = Conclusion(checkpoint, validation)
     callbacks: list[lightning.Callback] = [
         Bookkeeping(),
         ProgressCallback(place.tell),
         validation,
         checkpoint,
-        Conclusion(checkpoint, validation),
+        conclusion,
     ]
     place.report(_describe_network(potential, per_epoch, place.processes))
     trainer = _lightning_trainer(config, n_steps, place, callbacks)
@@ -128,7 +137,29 @@ def _fit(
             ckpt_path=str(last) if place.resume and last.is_file() else None,
             weights_only=True,
         )
+    if not conclusion.is_done:
+        validation.conclude(trainer, module)
     return module, validation
+
+
+def is_finished(model: Path, config: TrainingConfig) -> bool:
+    """Whether a model was trained to the end of the budget that the configuration gives now.
+
+    Args:
+        model: where the run would have exported it.
+        config: of the run.
+
+    Raises:
+        CheckpointError: a model is there, but no record of its training in it.
+    """
+    if not model.is_file():
+        return False
+    header, _ = read_checkpoint(model)
+    try:
+        budget = header["metadata"]["training"]["config"]["budget"]
+    except KeyError as error:
+        raise CheckpointError(f"{model}: no training record ({error}); remove it") from None
+    return bool(budget == config.budget.model_dump(mode="json"))
 
 
 def _describe_network(potential: TripPotential, per_epoch: int, processes: Processes) -> str:

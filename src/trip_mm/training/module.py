@@ -16,7 +16,7 @@ from trip_mm.training.conformations import Batch
 from trip_mm.training.ema import ExponentialMovingAverage
 from trip_mm.training.gradients import central_difference_loss, double_backward_loss
 from trip_mm.training.losses import LossSettings
-from trip_mm.training.processes import from_first
+from trip_mm.training.processes import from_first, summed
 from trip_mm.training.schedule import Plateau, cosine_factor, step_factor, warmup_factor
 
 _GRADIENT_LOSSES = {
@@ -208,13 +208,13 @@ class TrainingModule(lightning.LightningModule):
         self._last_tick = now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what is not a weight or an optimizer state."""
+        """Adds what is not a weight or an optimizer state; every process takes part."""
         checkpoint["trip_mm"] = {
             "average": self.average.state_dict(),
             "plateau": self.plateau.state_dict(),
             "steps_done": self.steps_done,
             "elapsed_s": self.elapsed_s,
-            "loss_sums": self.loss_sums,
+            "loss_sums": summed(self.loss_sums, self.device),
             "n_conformations_seen": self.n_conformations_seen,
         }
 
@@ -225,5 +225,6 @@ class TrainingModule(lightning.LightningModule):
         self.plateau.load_state_dict(state["plateau"])
         self.steps_done = int(state["steps_done"])
         self.elapsed_s = float(state["elapsed_s"])
-        self.loss_sums.copy_(state["loss_sums"])
+        # The sums are those of all processes.
+        self.loss_sums.copy_(state["loss_sums"] if self.global_rank == 0 else torch.zeros(4))
         self.n_conformations_seen = int(state["n_conformations_seen"])

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 
-from trip_mm.checkpoint import read_checkpoint
 from trip_mm.committee import save_committee
-from trip_mm.errors import CheckpointError, ConfigError, RunDirectoryError
+from trip_mm.errors import ConfigError, RunDirectoryError
 from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig, load_training_config
 from trip_mm.training.fit import fit_and_export
@@ -114,38 +113,13 @@ def _train_committee(
         member = config.model_copy(update=changes)
         out = member_directory(place.out, number)
         place.report(f"member {number} of {len(potentials)}, seed {member.seed}")
-        model = out / f"{member.name}.safetensors"
-        if place.resume and is_finished(model, member):
-            place.report(f"finished before: {model}")
-        else:
-            resumed = place.resume and has_run(out)
-            own = replace(place, out=out, resume=resumed)
-            if place.processes.is_first:
-                check_run_directory(out, resumed)
-            model = fit_and_export(potential, member, prepared, own)
-        models.append(model)
+        resumed = place.resume and has_run(out)
+        if place.processes.is_first:
+            check_run_directory(out, resumed)
+        own = replace(place, out=out, resume=resumed)
+        models.append(fit_and_export(potential, member, prepared, own))
     path = place.out / f"{config.name}.json"
     if place.processes.is_first:
         save_committee(models, path)
         place.report(f"committee: {path}")
     return path
-
-
-def is_finished(model: Path, config: TrainingConfig) -> bool:
-    """Whether a model was trained to the end of the budget that the configuration gives now.
-
-    Args:
-        model: where the run would have exported it.
-        config: of the run.
-
-    Raises:
-        CheckpointError: a model is there, but no record of its training in it.
-    """
-    if not model.is_file():
-        return False
-    header, _ = read_checkpoint(model)
-    try:
-        budget = header["metadata"]["training"]["config"]["budget"]
-    except KeyError as error:
-        raise CheckpointError(f"{model}: no training record ({error}); remove it") from None
-    return bool(budget == config.budget.model_dump(mode="json"))
