@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -23,8 +25,8 @@ WATER = np.array([[0.0, 0.0, 0.0], [0.97, 0.0, 0.0], [-0.25, 0.93, 0.1]])
 NUMBERS = np.array([8, 1, 1])
 
 
-def write_waters(path: Path, n_geometries: int) -> None:
-    rng = np.random.default_rng(0)
+def write_waters(path: Path, n_geometries: int, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
     items = []
     for number in range(n_geometries):
         positions = WATER + rng.normal(0.0, 0.03, WATER.shape)
@@ -122,9 +124,24 @@ def test_killed_job_resumes_without_losing_or_doubling(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tblite")
 def test_parts_of_another_job_are_refused(tmp_path: Path) -> None:
     write_waters(tmp_path / "g.h5", 6)
-    label(LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=3))
-    with pytest.raises(DataError, match="other geometries, chunk size or method"):
-        label(LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=2))
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=3)
+    label(job)
+    first = job.parts / "part-00000000.h5"
+    with pytest.raises(DataError, match=r"part-00000000.*another --chunk or number of geometries"):
+        label(replace(job, chunk=2))
+    with pytest.raises(DataError, match=r"max_force_ev_per_angstrom 30\.0, now 2\.5; repeat what"):
+        label(replace(job, max_force=2.5))
+    with pytest.raises(DataError, match="method GFN2-xTB, now GFN1-xTB"):
+        label(replace(job, method="gfn1"))
+    write_waters(tmp_path / "g.h5", 6, seed=1)
+    with pytest.raises(DataError, match=r"other geometries under the same ids.*--out"):
+        label(job)
+    write_waters(tmp_path / "g.h5", 6)
+    label(job)
+    with h5py.File(first, "r+") as file:
+        del file.attrs["labelling"]
+    with pytest.raises(DataError, match="an earlier trip-mm wrote it"):
+        label(job)
 
 
 @pytest.mark.usefixtures("tblite")

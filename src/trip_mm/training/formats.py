@@ -7,7 +7,8 @@ Our own layout, format version 1, one group per class of system and formula::
 
     /                        attributes format="trip-mm-labels", format_version=1,
                              level_of_theory, lone_atom_energies (JSON: {"1": eV, ...}), source
-                             source_names (JSON list), failures (JSON: {reason: count})
+                             source_names (JSON list), failures (JSON: {reason: count}),
+                             labelling (JSON: settings, sha256 of the geometries; may be absent)
     /failed_ids              [n_failed] int64, geometries that got no label (absent if none)
     /<class>/<formula>       attribute split_by: "formula" or "source"
         atomic_numbers [n_atoms] int64, ascending
@@ -134,6 +135,12 @@ def read_failed_ids(path: Path) -> list[int]:
         if "failed_ids" not in file:
             return []
         return [int(number) for number in file["failed_ids"][:]]
+
+
+def read_labelling(path: Path) -> dict[str, Any]:
+    """Returns the settings and the digest of the geometries of a labelling; empty if unrecorded."""
+    with h5py.File(path, "r") as file:
+        return dict(json.loads(file.attrs.get("labelling", "{}")))
 
 
 def _hdf5_layout(file: Any, path: Path) -> Callable[[Any, Path], FileContents]:

@@ -24,6 +24,7 @@ class FileHeader:
         failures: number of conformations that got no label, by reason.
         split_by: `formula` or `source` for each class of system.
         failed_ids: ids of the geometries that got no label.
+        labelling: settings and digest of the geometries of a labelling; goes into JSON.
     """
 
     source: str
@@ -32,6 +33,7 @@ class FileHeader:
     failures: Mapping[str, int] = field(default_factory=dict)
     split_by: Mapping[str, str] = field(default_factory=dict)
     failed_ids: tuple[int, ...] = ()
+    labelling: Mapping[str, object] = field(default_factory=dict)
 
 
 def write_conformations(
@@ -63,6 +65,8 @@ def _write(
         file.attrs["lone_atom_energies"] = json.dumps(
             {str(number): energy for number, energy in header.lone_atom_energies.items()}
         )
+        if header.labelling:
+            file.attrs["labelling"] = json.dumps(dict(header.labelling))
         if header.failed_ids:
             file["failed_ids"] = np.asarray(header.failed_ids, dtype=np.int64)
         for group in group_conformations(conformations, header.split_by):

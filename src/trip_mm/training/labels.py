@@ -3,7 +3,8 @@
 While it works, finished chunks lie in `<out>.parts/part-<first id>.h5`, each a complete file in
 our own layout that readers can open (`Dataset.open("<out>.parts")`). A chunk appears under its
 name only when it is complete, so that a kill at any time loses at most the chunks in work and
-never leaves a label twice. When every chunk is there they are joined into `<out>`.
+never leaves a label twice. When every chunk is there they are joined into `<out>`. A part records
+a digest of its geometries and the settings; one that does not belong to the job is refused.
 """
 
 from collections import Counter
@@ -14,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trip_mm.errors import DataError
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import read_failed_ids
-from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.formats_write import FileHeader
 from trip_mm.training.groups import Conformation
 from trip_mm.training.labels_methods import LabelError, Labels, find_method, lone_atom_energies
+from trip_mm.training.labels_parts import LabelledChunk, Parts, index_geometries
 from trip_mm.workers import Workers, results
 
 DEFAULT_MAX_FORCE = 30.0
@@ -65,21 +65,6 @@ class LabelProgress:
     failures: dict[str, int]
 
 
-@dataclass(frozen=True)
-class LabelledChunk:
-    """What became of the geometries of one chunk.
-
-    Attributes:
-        labelled: conformations with energies and forces.
-        failures: number of failures by reason.
-        failed_ids: ids of the geometries that got no label.
-    """
-
-    labelled: tuple[Conformation, ...]
-    failures: dict[str, int]
-    failed_ids: tuple[int, ...]
-
-
 def label(
     job: LabelJob,
     processes: int = 1,
@@ -100,79 +85,44 @@ def label(
     Raises:
         ConfigError: the method is unknown, or both processes and a scheduler are given.
         MissingDependencyError: the program behind the method, or Dask, is not installed.
-        DataError: the geometries cannot be read, parts there belong to another job, or the
-            scheduler was lost.
+        DataError: the geometries cannot be read, parts there were made from other geometries or
+            with other settings, or the scheduler was lost.
     """
     workers = Workers(processes, scheduler)
     method = find_method(job.method)
     dataset = Dataset.open(job.geometries)
+    geometries = index_geometries(dataset)
     header = _header(job, dataset, method.name, lone_atom_energies(method, dataset.elements()))
     job.parts.mkdir(parents=True, exist_ok=True)
-    order = _by_geometry_id(dataset)
-    chunks = _chunks(len(order), job.chunk)
-    done = _finished_parts(job, header, chunks)
+    parts = Parts(job.parts, header, geometries, job.chunk)
+    chunks = parts.chunks()
+    done = parts.finished()
     waiting = [first for first in chunks if first not in done]
     n_done = sum(len(chunks[first]) for first in done)
     failures: Counter[str] = Counter()
-    tasks = ((first, [dataset[int(i)] for i in order[list(chunks[first])]]) for first in waiting)
+    tasks = (
+        (first, [dataset[int(i)] for i in geometries.rows[list(chunks[first])]])
+        for first in waiting
+    )
     compute = partial(label_chunk, job.method, job.max_force)
     for first, found in results(workers, compute, tasks):
-        _write_part(job, header, first, found)
+        parts.write(first, found)
         failures.update(found.failures)
         n_done += len(chunks[first])
-        report(LabelProgress(n_done, len(order), dict(failures)))
-    return join_parts(job, header)
+        report(LabelProgress(n_done, len(geometries.rows), dict(failures)))
+    parts.join(job.out)
+    return job.out
 
 
 def _header(
     job: LabelJob, dataset: Dataset, level: str, lone_atoms: dict[int, float]
 ) -> FileHeader:
-    split_by = {group.system_class: group.split_by for group in dataset.groups}
-    return FileHeader(job.geometries.name, level, lone_atoms, {}, split_by)
-
-
-def _by_geometry_id(dataset: Dataset) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Returns the position in the dataset of each geometry id, `[n_conformations]`."""
-    ids = np.concatenate([g.read(slice(0, g.n_conformations)).geometry_ids for g in dataset.groups])
-    if not np.array_equal(np.sort(ids), np.arange(len(ids))):
-        raise DataError("geometry ids are not 0 ... n - 1; write the file with trip-mm sample")
-    return np.argsort(ids)
-
-
-def _chunks(n_geometries: int, size: int) -> dict[int, range]:
-    return {
-        first: range(first, min(first + size, n_geometries))
-        for first in range(0, n_geometries, size)
-    }
-
-
-def part_path(job: LabelJob, first: int) -> Path:
-    """Returns the path of the part whose first geometry id is `first`."""
-    return job.parts / f"part-{first:08d}.h5"
-
-
-def _finished_parts(job: LabelJob, header: FileHeader, chunks: dict[int, range]) -> set[int]:
-    """Checks the parts that lie there and returns the first id of each."""
-    done = set()
-    for path in sorted(job.parts.glob("part-*.h5")):
-        first = int(path.stem.removeprefix("part-"))
-        part = Dataset.open(path)
-        ids = {int(i) for g in part.groups for i in g.read(slice(0, None)).geometry_ids}
-        ids |= set(read_failed_ids(path))
-        if part.level_of_theory != header.level_of_theory or ids != set(chunks.get(first, [])):
-            raise DataError(
-                f"{path}: was made from other geometries, chunk size or method; "
-                f"remove {job.parts} or choose another --out"
-            )
-        done.add(first)
-    return done
-
-
-def _write_part(job: LabelJob, header: FileHeader, first: int, found: LabelledChunk) -> None:
-    write_conformations(
-        part_path(job, first),
-        found.labelled,
-        replace(header, failures=found.failures, failed_ids=found.failed_ids),
+    return FileHeader(
+        job.geometries.name,
+        level,
+        lone_atoms,
+        split_by={group.system_class: group.split_by for group in dataset.groups},
+        labelling={"max_force_ev_per_angstrom": job.max_force},
     )
 
 
@@ -207,15 +157,3 @@ def _check_label(found: Labels, max_force: float) -> None:
         raise LabelError("energy or forces are not finite")
     if np.linalg.norm(found.forces, axis=-1).max() > max_force:
         raise LabelError(f"force above {max_force:g} eV/A")
-
-
-def join_parts(job: LabelJob, header: FileHeader) -> Path:
-    """Joins the parts into the finished file; the parts stay until they are removed."""
-    parts = Dataset.open(job.parts)
-    failed = [i for path in sorted(job.parts.glob("part-*.h5")) for i in read_failed_ids(path)]
-    write_conformations(
-        job.out,
-        list(parts),
-        replace(header, failures=parts.failures, failed_ids=tuple(sorted(failed))),
-    )
-    return job.out

@@ -1,0 +1,180 @@
+"""The finished chunks of a labelling: what each was made from, writing one, joining all."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trip_mm.errors import DataError
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.formats import read_failed_ids, read_labelling
+from trip_mm.training.formats_write import FileHeader, write_conformations
+from trip_mm.training.groups import Conformation
+
+_DIGEST_BYTES = 16
+_ROWS = 1024
+GEOMETRIES_SHA256 = "geometries_sha256"
+
+
+@dataclass(frozen=True)
+class LabelledChunk:
+    """What became of the geometries of one chunk.
+
+    Attributes:
+        labelled: conformations with energies and forces.
+        failures: number of failures by reason.
+        failed_ids: ids of the geometries that got no label.
+    """
+
+    labelled: tuple[Conformation, ...]
+    failures: dict[str, int]
+    failed_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GeometryIndex:
+    """The geometries of a file by id, without their coordinates.
+
+    Attributes:
+        rows: position in the data set of each geometry id, `[n_geometries]` int64.
+        digests: of atomic numbers, float32 positions and unpaired electrons of each geometry id,
+            `[n_geometries, 16]` uint8.
+    """
+
+    rows: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+
+    def sha256(self, ids: Sequence[int] | slice = slice(None)) -> str:
+        """Returns one digest of some geometries in the order of `ids`; of all by default."""
+        return hashlib.sha256(self.digests[ids].tobytes()).hexdigest()
+
+
+def index_geometries(dataset: Dataset) -> GeometryIndex:
+    """Reads a file of geometries once and returns its index.
+
+    Raises:
+        DataError: the geometry ids are not 0 ... n - 1.
+    """
+    ids = np.empty(len(dataset), dtype=np.int64)
+    digests = np.empty((len(dataset), _DIGEST_BYTES), dtype=np.uint8)
+    row = 0
+    for group in dataset.groups:
+        composition = hashlib.blake2b(
+            np.asarray(group.atomic_numbers, dtype="<i8").tobytes(), digest_size=_DIGEST_BYTES
+        )
+        for start in range(0, group.n_conformations, _ROWS):
+            block = group.read(slice(start, start + _ROWS))
+            ids[row : row + len(block.positions)] = block.geometry_ids
+            positions = block.positions.astype("<f4")
+            for own, n_unpaired in zip(positions, block.n_unpaired, strict=True):
+                digest = composition.copy()
+                digest.update(own.tobytes() + int(n_unpaired).to_bytes(8, "little", signed=True))
+                digests[row] = np.frombuffer(digest.digest(), dtype=np.uint8)
+                row += 1
+    order = np.argsort(ids)
+    if not np.array_equal(ids[order], np.arange(len(ids))):
+        raise DataError("geometry ids are not 0 ... n - 1; write the file with trip-mm sample")
+    return GeometryIndex(order, digests[order])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one labelling, finished or not.
+
+    Attributes:
+        directory: where the finished ones lie.
+        header: of every part, without failures.
+        geometries: what is labelled.
+        chunk: geometries in one part.
+    """
+
+    directory: Path
+    header: FileHeader
+    geometries: GeometryIndex
+    chunk: int
+
+    def chunks(self) -> dict[int, range]:
+        """Returns the geometry ids of every part by their first."""
+        n_geometries = len(self.geometries.rows)
+        return {
+            first: range(first, min(first + self.chunk, n_geometries))
+            for first in range(0, n_geometries, self.chunk)
+        }
+
+    def path(self, first: int) -> Path:
+        """Returns the path of the part whose first geometry id is `first`."""
+        return self.directory / f"part-{first:08d}.h5"
+
+    def finished(self) -> set[int]:
+        """Checks the parts that lie there and returns the first id of each.
+
+        Raises:
+            DataError: a part was made from other geometries or with other settings.
+        """
+        chunks = self.chunks()
+        done = set()
+        for path in sorted(self.directory.glob("part-*.h5")):
+            first = int(path.stem.removeprefix("part-"))
+            found = self._differences(path, chunks.get(first, range(0)))
+            if found:
+                raise DataError(
+                    f"{path}: does not belong to this labelling: {'; '.join(found)}; repeat what "
+                    f"it was made with, or remove {self.directory}, or choose another --out"
+                )
+            done.add(first)
+        return done
+
+    def _differences(self, path: Path, expected_ids: range) -> list[str]:
+        """Says in which respects a part is not one of this labelling."""
+        part = Dataset.open(path)
+        labelling = read_labelling(path)
+        if not labelling:
+            return ["an earlier trip-mm wrote it, without a record of geometries and settings"]
+        found = []
+        if part.level_of_theory != self.header.level_of_theory:
+            found.append(f"method {part.level_of_theory}, now {self.header.level_of_theory}")
+        for name, value in self.header.labelling.items():
+            if labelling.get(name) != value:
+                found.append(f"{name} {labelling.get(name)}, now {value}")
+        ids = {int(i) for g in part.groups for i in g.read(slice(0, None)).geometry_ids}
+        ids |= set(read_failed_ids(path))
+        if ids != set(expected_ids):
+            found.append("another --chunk or number of geometries")
+        elif labelling.get(GEOMETRIES_SHA256) != self.geometries.sha256(expected_ids):
+            found.append("other geometries under the same ids")
+        return found
+
+    def write(self, first: int, found: LabelledChunk) -> None:
+        """Writes a part; it appears under its name when it is complete."""
+        write_conformations(
+            self.path(first),
+            found.labelled,
+            replace(
+                self.header,
+                failures=found.failures,
+                failed_ids=found.failed_ids,
+                labelling=self._labelling(self.geometries.sha256(self.chunks()[first])),
+            ),
+        )
+
+    def _labelling(self, sha256: str) -> Mapping[str, object]:
+        return {**self.header.labelling, GEOMETRIES_SHA256: sha256}
+
+    def join(self, out: Path) -> None:
+        """Joins the parts into the finished file; the parts stay until they are removed."""
+        parts = Dataset.open(self.directory)
+        paths = sorted(self.directory.glob("part-*.h5"))
+        failed = [i for path in paths for i in read_failed_ids(path)]
+        write_conformations(
+            out,
+            list(parts),
+            replace(
+                self.header,
+                failures=parts.failures,
+                failed_ids=tuple(sorted(failed)),
+                labelling=self._labelling(self.geometries.sha256()),
+            ),
+        )
