@@ -5,10 +5,16 @@ once more and nothing is ever written twice.
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from trip_mm.errors import ConfigError, DataError, MissingDependencyError
@@ -47,8 +53,10 @@ class Workers:
 
 def results(
     workers: Workers, function: Callable[[Task], Result], tasks: Iterable[tuple[Key, Task]]
-) -> Iterator[tuple[Key, Result]]:
+) -> Generator[tuple[Key, Result], None, None]:
     """Yields the result of every task under its key, as they finish.
+
+    Close it (`contextlib.closing`) to stop early: tasks in work are given up.
 
     Args:
         workers: where to compute.
@@ -70,10 +78,8 @@ def results(
 
 def _in_processes(
     function: Callable[[Task], Result], tasks: Iterator[tuple[Key, Task]], processes: int
-) -> Iterator[tuple[Key, Result]]:
-    # spawn: a forked child inherits the OpenMP state of the libraries loaded here.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+) -> Generator[tuple[Key, Result], None, None]:
+    with _pool(processes) as pool:
         pending: dict[Future[Result], Key] = {}
         while True:
             for key, task in islice(tasks, _TASKS_PER_WORKER * processes - len(pending)):
@@ -84,9 +90,42 @@ def _in_processes(
                 yield pending.pop(future), future.result()
 
 
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose workers end at once when this process dies, or when the block is left early."""
+    # spawn: a forked child inherits the OpenMP state of the libraries loaded here.
+    context = multiprocessing.get_context("spawn")
+    leash, held_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(processes, context, _end_with, (leash,))
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        # After an exception nobody waits for what is still computed.
+        held_end.close()
+        pool.shutdown(cancel_futures=True)
+        leash.close()
+
+
+def _end_with(leash: Connection) -> None:
+    """Prepares a worker: it ends when the other end of the pipe is closed.
+
+    The kernel closes it when the process that holds it dies, whatever the cause. A worker waiting
+    for its next task would otherwise never notice.
+    """
+    # Ctrl-C reaches every process of a terminal; the one that holds the leash decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        multiprocessing.connection.wait([leash])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _on_cluster(
     function: Callable[[Task], Result], tasks: Iterator[tuple[Key, Task]], address: str
-) -> Iterator[tuple[Key, Result]]:
+) -> Generator[tuple[Key, Result], None, None]:
     """Computes on a cluster whose workers may come and go.
 
     Dask gives the tasks of a lost worker to another one. Workers need trip-mm and the programs that

@@ -7,6 +7,7 @@ its place in the set: a set that grows, or a potential that is added, repeats no
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -190,14 +191,15 @@ def _compute(
             tasks.append(DriveTask(record, spec, mode, tuple(missing)))
     n_done = sum(count == 0 for count in waiting.values())
     announce(f"{spec.label}: {n_done} of {len(records)} records are at hand")
-    for task, entries in results(workers, run_task, ((task, task) for task in tasks)):
-        digest = digests[task.record.record_id]
-        for index, entry in zip(task.indices, entries, strict=True):
-            journal.add(_key(task.record, digest, index), entry)
-        waiting[task.record.record_id] -= len(entries)
-        if waiting[task.record.record_id] == 0:
-            n_done += 1
-            announce(f"{spec.label}: {n_done} of {len(records)}: {task.record.label}")
+    with closing(results(workers, run_task, ((task, task) for task in tasks))) as finished:
+        for task, entries in finished:
+            digest = digests[task.record.record_id]
+            for index, entry in zip(task.indices, entries, strict=True):
+                journal.add(_key(task.record, digest, index), entry)
+            waiting[task.record.record_id] -= len(entries)
+            if waiting[task.record.record_id] == 0:
+                n_done += 1
+                announce(f"{spec.label}: {n_done} of {len(records)}: {task.record.label}")
 
 
 def _outcome(

@@ -7,6 +7,7 @@ lower energy of each pair counts. Others are swept both ways.
 
 import csv
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,14 +151,15 @@ def make_reference(
     tasks = _tasks(recipe, journals)
     found: dict[str, TorsionRecord] = {}
     skipped: dict[str, str] = {}
-    for task, result in results(workers, drive_molecule, ((task, task) for task in tasks)):
-        if isinstance(result, str):
-            skipped[task.record_id] = result
-        else:
-            found[task.record_id] = result
-        n_done = len(found) + len(skipped)
-        state = f"skipped: {result}" if isinstance(result, str) else "done"
-        announce(f"{n_done}/{len(tasks)} {task.record_id}: {state}")
+    with closing(results(workers, drive_molecule, ((task, task) for task in tasks))) as finished:
+        for task, result in finished:
+            if isinstance(result, str):
+                skipped[task.record_id] = result
+            else:
+                found[task.record_id] = result
+            n_done = len(found) + len(skipped)
+            state = f"skipped: {result}" if isinstance(result, str) else "done"
+            announce(f"{n_done}/{len(tasks)} {task.record_id}: {state}")
     records = tuple(found[task.record_id] for task in tasks if task.record_id in found)
     if not records:
         raise DataError(f"{recipe.name}: no molecule was finished; see the reasons above")

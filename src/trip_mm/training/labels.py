@@ -9,6 +9,7 @@ a digest of its geometries and the settings; one that does not belong to the job
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -105,11 +106,12 @@ def label(
         for first in waiting
     )
     compute = partial(label_chunk, job.method, job.max_force)
-    for first, found in results(workers, compute, tasks):
-        parts.write(first, found)
-        failures.update(found.failures)
-        n_done += len(chunks[first])
-        report(LabelProgress(n_done, len(geometries.rows), dict(failures)))
+    with closing(results(workers, compute, tasks)) as finished:
+        for first, found in finished:
+            parts.write(first, found)
+            failures.update(found.failures)
+            n_done += len(chunks[first])
+            report(LabelProgress(n_done, len(geometries.rows), dict(failures)))
     parts.join(job.out)
     return job.out
 

@@ -1,0 +1,77 @@
+"""Processes that compute: they end with the one that started them, and early when it stops."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from trip_mm.workers import Workers, results
+
+DRIVER = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from test_workers import noting_work
+from trip_mm.workers import Workers, results
+
+if __name__ == "__main__":
+    compute = partial(noting_work, Path(sys.argv[1]), 60.0)
+    list(results(Workers(processes=2), compute, ((n, n) for n in range(8))))
+"""
+
+
+def noting_work(folder: Path, seconds: float, number: int) -> int:
+    """Leaves a file named after the process, and takes its time over all but task 0."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(seconds if number else 0.0)
+    return number
+
+
+def is_running(pid: int) -> bool:
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return found.stdout.strip() not in ("", "Z")
+
+
+def happens(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER, encoding="utf-8")
+    noted = tmp_path / "noted"
+    noted.mkdir()
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, str(driver), str(noted)], env={**os.environ, "PYTHONPATH": path}
+    )
+    assert happens(lambda: len(list(noted.iterdir())) == 2, 60.0)
+    workers = [int(path.name) for path in noted.iterdir()]
+    assert all(map(is_running, workers))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    try:
+        assert happens(lambda: not any(map(is_running, workers)), 5.0)
+    finally:
+        for worker in filter(is_running, workers):
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_tasks_in_work_are_given_up_when_nobody_waits(tmp_path: Path) -> None:
+    compute = partial(noting_work, tmp_path, 30.0)
+    tasks = ((n, n) for n in range(8))
+    with closing(results(Workers(processes=2), compute, tasks)) as found:
+        assert next(found) == (0, 0)
+        start = time.monotonic()
+    assert time.monotonic() - start < 5.0
+    assert not any(is_running(int(path.name)) for path in tmp_path.iterdir())
