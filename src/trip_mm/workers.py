@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -52,7 +53,10 @@ class Workers:
 
 
 def results(
-    workers: Workers, function: Callable[[Task], Result], tasks: Iterable[tuple[Key, Task]]
+    workers: Workers,
+    function: Callable[[Task], Result],
+    tasks: Iterable[tuple[Key, Task]],
+    name: Callable[[Key], str] = str,
 ) -> Generator[tuple[Key, Result], None, None]:
     """Yields the result of every task under its key, as they finish.
 
@@ -63,31 +67,67 @@ def results(
         function: from a task to its result; it and the tasks must pickle, unless this process
             computes.
         tasks: keys and tasks, independent of each other; at most two per worker are taken at once.
+        name: from a key to what an error calls the task.
 
     Raises:
         MissingDependencyError: a scheduler is named, and Dask is not installed.
         ConfigError: nothing answers at its address.
-        DataError: the scheduler was lost, or workers died again and again on one task.
+        DataError: the scheduler was lost, or workers died again and again on one task, which is
+            named.
     """
     if workers.scheduler is not None:
-        return _on_cluster(function, iter(tasks), workers.scheduler)
+        return _on_cluster(function, iter(tasks), workers.scheduler, name)
     if workers.processes > 1:
-        return _in_processes(function, iter(tasks), workers.processes)
+        return _in_processes(function, iter(tasks), workers.processes, name)
     return ((key, function(task)) for key, task in tasks)
 
 
 def _in_processes(
-    function: Callable[[Task], Result], tasks: Iterator[tuple[Key, Task]], processes: int
+    function: Callable[[Task], Result],
+    tasks: Iterator[tuple[Key, Task]],
+    processes: int,
+    name: Callable[[Key], str],
 ) -> Generator[tuple[Key, Result], None, None]:
+    """Computes in processes; what a dying one took with it is tried once more, one at a time."""
+    while lost := (yield from _until_one_dies(function, tasks, processes)):
+        deadly = []
+        for key, task in lost:
+            if (yield from _until_one_dies(function, iter([(key, task)]), 1)):
+                deadly.append(name(key))
+        if deadly:
+            raise DataError(
+                f"{', '.join(deadly)}: the process that computes it died twice, the second time "
+                "with no other beside it (out of memory, killed, or a crash of the program that "
+                "computes); what is finished is kept: run the same command again with more memory, "
+                "or leave this out"
+            )
+
+
+def _until_one_dies(
+    function: Callable[[Task], Result], tasks: Iterator[tuple[Key, Task]], processes: int
+) -> Generator[tuple[Key, Result], None, list[tuple[Key, Task]]]:
+    """Yields results until there is no task left or a process dies; returns what it took along."""
+    pending: dict[Future[Result], tuple[Key, Task]] = {}
+    lost: list[tuple[Key, Task]] = []
     with _pool(processes) as pool:
-        pending: dict[Future[Result], Key] = {}
         while True:
-            for key, task in islice(tasks, _TASKS_PER_WORKER * processes - len(pending)):
-                pending[pool.submit(function, task)] = key
+            room = 0 if lost else _TASKS_PER_WORKER * processes - len(pending)
+            for item in islice(tasks, room):
+                try:
+                    pending[pool.submit(function, item[1])] = item
+                except BrokenProcessPool:
+                    lost.append(item)
+                    break
             if not pending:
-                return
+                return lost
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending.pop(future), future.result()
+                item = pending.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    lost.append(item)
+                else:
+                    yield item[0], result
 
 
 @contextmanager
@@ -124,7 +164,10 @@ def _end_with(leash: Connection) -> None:
 
 
 def _on_cluster(
-    function: Callable[[Task], Result], tasks: Iterator[tuple[Key, Task]], address: str
+    function: Callable[[Task], Result],
+    tasks: Iterator[tuple[Key, Task]],
+    address: str,
+    name: Callable[[Key], str],
 ) -> Generator[tuple[Key, Result], None, None]:
     """Computes on a cluster whose workers may come and go.
 
@@ -158,9 +201,17 @@ def _on_cluster(
                 if not keys:
                     return
                 future = next(finished)
-                yield keys.pop(future), future.result()
-        except KilledWorker as error:
-            raise DataError(f"workers of {address} died on a task: {error}") from None
+                key = keys.pop(future)
+                try:
+                    result = future.result()
+                except KilledWorker as error:
+                    raise DataError(
+                        f"{name(key)}: {error.last_worker.address} and other workers of {address} "
+                        "died on it (out of memory, killed, or a crash of the program that "
+                        "computes); what is finished is kept: run the same command again with more "
+                        "memory for each worker, or leave this out"
+                    ) from None
+                yield key, result
         except (CancelledError, OSError) as error:
             raise DataError(
                 f"scheduler {address} was lost ({type(error).__name__}); what is finished is kept: "

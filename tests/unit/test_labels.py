@@ -16,8 +16,9 @@ from trip_mm.errors import ConfigError, DataError
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_geometries
+from trip_mm.training.groups import Conformation
 from trip_mm.training.labels import LabelJob, label
-from trip_mm.training.labels_methods import find_method, lone_atom_energies
+from trip_mm.training.labels_methods import LabelError, find_method, lone_atom_energies
 from trip_mm.training.sampling_geometry import unlabelled
 from trip_mm.workers import Workers, results
 
@@ -196,6 +197,27 @@ def slow_square(number: int) -> int:
     return number**2
 
 
+def dies(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_the_workers_of_a_cluster_is_named() -> None:
+    dask = pytest.importorskip("dask", reason="labels across machines need Dask")
+    distributed = pytest.importorskip("distributed", reason="labels across machines need Dask")
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+    ):
+        workers = Workers(scheduler=cluster.scheduler_address)
+        found = results(workers, dies, [(7, 7)], lambda key: f"task {key}")
+        with pytest.raises(DataError, match=r"^task 7: .* died on it .* what is finished is kept"):
+            list(found)
+
+
 @pytest.mark.slow
 def test_a_lost_worker_costs_its_task_once_more() -> None:
     distributed = pytest.importorskip("distributed", reason="labels across machines need Dask")
@@ -237,6 +259,42 @@ def test_pyscf_reproduces_the_published_level() -> None:
     found = find_method("wb97x/6-31g*").calculate(item.atomic_numbers, item.positions, 0)
     assert found.energy == pytest.approx(item.energy, abs=2e-3)
     np.testing.assert_allclose(found.forces, item.forces, atol=5e-3)
+
+
+def write_one_bad_water(path: Path, bad: Conformation) -> None:
+    good = unlabelled(NUMBERS, WATER, "water", "test")
+    items = [replace(item, geometry_id=number) for number, item in enumerate([good, bad, good])]
+    write_geometries(path, items, FileHeader("test"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (unlabelled(NUMBERS, WATER[[0, 1, 1]], "bad", "test"), "pyscf: "),
+        (unlabelled(NUMBERS, WATER * np.nan, "bad", "test"), "pyscf: A singular matrix detected"),
+        (
+            replace(unlabelled(NUMBERS, WATER, "bad", "test"), n_unpaired=1),
+            "10 electrons cannot have 1 unpaired ones",
+        ),
+    ],
+    ids=["coincident", "nan", "spin"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:An ill-conditioned")
+def test_a_bad_geometry_costs_its_own_label_only(tmp_path, bad: Conformation, reason: str) -> None:
+    pytest.importorskip("pyscf", reason="density functional labels need pyscf")
+    write_one_bad_water(tmp_path / "g.h5", bad)
+    found = Dataset.open(label(LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "lda,vwn/sto-3g")))
+    assert [item.geometry_id for item in found] == [0, 2]
+    ((counted, count),) = found.failures.items()
+    assert counted.startswith(f"bad: {reason}")
+    assert count == 1
+
+
+@pytest.mark.filterwarnings("ignore:Basis may be available")
+def test_an_element_outside_the_basis_is_a_failure_with_its_name() -> None:
+    pytest.importorskip("pyscf", reason="density functional labels need pyscf")
+    with pytest.raises(LabelError, match=r"pyscf: Basis set not found for Fr in 6-31g\*"):
+        find_method("wb97x/6-31g*").calculate(np.array([87]), np.zeros((1, 3)), 1)
 
 
 def test_unknown_method_is_refused() -> None:

@@ -10,6 +10,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from trip_mm.errors import DataError
 from trip_mm.workers import Workers, results
 
 DRIVER = """
@@ -75,3 +78,29 @@ def test_tasks_in_work_are_given_up_when_nobody_waits(tmp_path: Path) -> None:
         start = time.monotonic()
     assert time.monotonic() - start < 5.0
     assert not any(is_running(int(path.name)) for path in tmp_path.iterdir())
+
+
+def deadly_work(folder: Path, once: bool, number: int) -> int:
+    """Kills its own process at task 2, only the first time if `once`."""
+    mark = folder / "died"
+    if number == 2 and not (once and mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.02)
+    return number
+
+
+def test_a_dying_process_costs_its_tasks_once_more(tmp_path: Path) -> None:
+    compute = partial(deadly_work, tmp_path, True)
+    found = results(Workers(processes=2), compute, ((n, n) for n in range(9)))
+    assert sorted(found) == [(n, n) for n in range(9)]
+
+
+def test_the_task_that_kills_its_process_is_named(tmp_path: Path) -> None:
+    compute = partial(deadly_work, tmp_path, False)
+    tasks = ((n, n) for n in range(3))
+    found = []
+    finished = results(Workers(processes=2), compute, tasks, lambda n: f"part {n}")
+    with pytest.raises(DataError, match=r"^part 2: the process .* died twice.* is kept: run the"):
+        found.extend(finished)
+    assert sorted(found) == [(0, 0), (1, 1)]

@@ -191,7 +191,9 @@ def _compute(
             tasks.append(DriveTask(record, spec, mode, tuple(missing)))
     n_done = sum(count == 0 for count in waiting.values())
     announce(f"{spec.label}: {n_done} of {len(records)} records are at hand")
-    with closing(results(workers, run_task, ((task, task) for task in tasks))) as finished:
+    with closing(
+        results(workers, run_task, ((task, task) for task in tasks), lambda t: t.record.label)
+    ) as finished:
         for task, entries in finished:
             digest = digests[task.record.record_id]
             for index, entry in zip(task.indices, entries, strict=True):

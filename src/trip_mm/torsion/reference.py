@@ -151,7 +151,9 @@ def make_reference(
     tasks = _tasks(recipe, journals)
     found: dict[str, TorsionRecord] = {}
     skipped: dict[str, str] = {}
-    with closing(results(workers, drive_molecule, ((task, task) for task in tasks))) as finished:
+    with closing(
+        results(workers, drive_molecule, ((task, task) for task in tasks), lambda t: t.record_id)
+    ) as finished:
         for task, result in finished:
             if isinstance(result, str):
                 skipped[task.record_id] = result

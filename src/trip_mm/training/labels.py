@@ -106,7 +106,7 @@ def label(
         for first in waiting
     )
     compute = partial(label_chunk, job.method, job.max_force)
-    with closing(results(workers, compute, tasks)) as finished:
+    with closing(results(workers, compute, tasks, parts.name)) as finished:
         for first, found in finished:
             parts.write(first, found)
             failures.update(found.failures)

@@ -113,6 +113,17 @@ def lone_atom_energies(method: Method, elements: tuple[int, ...]) -> dict[int, f
     return energies
 
 
+def check_spin(atomic_numbers: NDArray[np.int64], n_unpaired: int) -> None:
+    """Refuses a number of unpaired electrons that a neutral molecule cannot have.
+
+    Raises:
+        LabelError: it is odd where the number of electrons is even or the reverse, or too large.
+    """
+    n_electrons = int(np.sum(atomic_numbers))
+    if not 0 <= n_unpaired <= n_electrons or (n_electrons - n_unpaired) % 2:
+        raise LabelError(f"{n_electrons} electrons cannot have {n_unpaired} unpaired ones")
+
+
 def _tight_binding(hamiltonian: str) -> Method:
     calculate = _tblite_calculation(hamiltonian)
 
@@ -163,6 +174,7 @@ def _tblite_calculation(hamiltonian: str) -> Calculation:
     def calculate(
         atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
     ) -> Labels:
+        check_spin(atomic_numbers, n_unpaired)
         for damping in _MIXER_DAMPINGS:
             found = converged(atomic_numbers, positions, n_unpaired, damping)
             if found is not None:
@@ -218,17 +230,22 @@ def _density_functional(
     def converged(
         atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
     ) -> Any:
-        # ANI-1x was computed with Cartesian d functions (Gaussian's default for 6-31G*).
-        molecule = gto.M(
-            atom=list(zip(symbols_of(atomic_numbers), positions.tolist(), strict=True)),
-            basis=basis,
-            spin=n_unpaired,
-            cart=True,
-            verbose=0,
-        )
-        field = integrals(dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule))
-        field.xc = functional
-        field.kernel()
+        check_spin(atomic_numbers, n_unpaired)
+        try:
+            # ANI-1x was computed with Cartesian d functions (Gaussian's default for 6-31G*).
+            molecule = gto.M(
+                atom=list(zip(symbols_of(atomic_numbers), positions.tolist(), strict=True)),
+                basis=basis,
+                spin=n_unpaired,
+                cart=True,
+                verbose=0,
+            )
+            field = integrals(dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule))
+            field.xc = functional
+            field.kernel()
+        except (RuntimeError, np.linalg.LinAlgError) as error:
+            # What pyscf raises for an element outside the basis and for atoms on top of each other.
+            raise LabelError(f"pyscf: {str(error).strip().splitlines()[0]}") from None
         if not field.converged:
             raise LabelError(_SCF_FAILED)
         return field

@@ -108,6 +108,11 @@ class Parts:
         """Returns the path of the part whose first geometry id is `first`."""
         return self.directory / f"part-{first:08d}.h5"
 
+    def name(self, first: int) -> str:
+        """Returns what a part is called in messages."""
+        ids = self.chunks()[first]
+        return f"geometries {ids[0]} to {ids[-1]} ({self.path(first).name})"
+
     def finished(self) -> set[int]:
         """Checks the parts that lie there and returns the first id of each.
 
