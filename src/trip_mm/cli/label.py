@@ -27,6 +27,7 @@ def command(
     """Label geometries with energies and forces; run it again to resume."""
     import time
 
+    from trip_mm.training.dataset import Dataset
     from trip_mm.training.labels import LabelJob, LabelProgress, label
 
     job = LabelJob(geometries, out, method, chunk, max_force)
@@ -40,4 +41,9 @@ def command(
         )
 
     path = label(job, processes, report, scheduler)
-    console.print(f"{path}: finished; the parts in {job.parts} may be removed")
+    dataset = Dataset.open(path)
+    n_failed = sum(dataset.failures.values())
+    console.print(f"{path}: {len(dataset)} labelled, {n_failed} without a label", soft_wrap=True)
+    for reason, count in sorted(dataset.failures.items(), key=lambda item: (-item[1], item[0])):
+        console.print(f"{count:8d}  {reason}", soft_wrap=True, markup=False)
+    console.print(f"the parts in {job.parts} may be removed", soft_wrap=True)

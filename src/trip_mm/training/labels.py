@@ -58,7 +58,7 @@ class LabelProgress:
     Attributes:
         n_done: geometries with a label or a failure.
         n_total: geometries of the file.
-        failures: number of failures by reason, of the parts written by this call.
+        failures: number of failures by reason, those before an interruption included.
     """
 
     n_done: int
@@ -101,6 +101,8 @@ def label(
     waiting = [first for first in chunks if first not in done]
     n_done = sum(len(chunks[first]) for first in done)
     failures: Counter[str] = Counter()
+    for earlier in done.values():
+        failures.update(earlier)
     tasks = (
         (first, [dataset[int(i)] for i in geometries.rows[list(chunks[first])]])
         for first in waiting

@@ -113,28 +113,28 @@ class Parts:
         ids = self.chunks()[first]
         return f"geometries {ids[0]} to {ids[-1]} ({self.path(first).name})"
 
-    def finished(self) -> set[int]:
-        """Checks the parts that lie there and returns the first id of each.
+    def finished(self) -> dict[int, dict[str, int]]:
+        """Checks the parts that lie there; returns the failures by reason of each, by its first id.
 
         Raises:
             DataError: a part was made from other geometries or with other settings.
         """
         chunks = self.chunks()
-        done = set()
+        done = {}
         for path in sorted(self.directory.glob("part-*.h5")):
             first = int(path.stem.removeprefix("part-"))
-            found = self._differences(path, chunks.get(first, range(0)))
+            part = Dataset.open(path)
+            found = self._differences(path, part, chunks.get(first, range(0)))
             if found:
                 raise DataError(
                     f"{path}: does not belong to this labelling: {'; '.join(found)}; repeat what "
                     f"it was made with, or remove {self.directory}, or choose another --out"
                 )
-            done.add(first)
+            done[first] = part.failures
         return done
 
-    def _differences(self, path: Path, expected_ids: range) -> list[str]:
+    def _differences(self, path: Path, part: Dataset, expected_ids: range) -> list[str]:
         """Says in which respects a part is not one of this labelling."""
-        part = Dataset.open(path)
         labelling = read_labelling(path)
         if not labelling:
             return ["an earlier trip-mm wrote it, without a record of geometries and settings"]
