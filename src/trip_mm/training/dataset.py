@@ -15,7 +15,9 @@ from trip_mm.training.formats import FileContents, read_contents
 from trip_mm.training.groups import Block, Conformation, Group, MemoryGroup
 
 _BLOCK_CONFORMATIONS = 1024
-_ENERGY_TOLERANCE = 1e-6
+ENERGY_TOLERANCE = 1e-6
+"""eV; lone-atom energies that differ by more are of different levels of theory."""
+
 _ALWAYS_TRAINED_ATOMS = 3
 
 
@@ -238,7 +240,7 @@ def _merged_lone_atoms(contents: Sequence[FileContents]) -> dict[int, float]:
     merged: dict[int, float] = {}
     for content in contents:
         for number, energy in content.lone_atom_energies.items():
-            if abs(merged.setdefault(number, energy) - energy) > _ENERGY_TOLERANCE:
+            if abs(merged.setdefault(number, energy) - energy) > ENERGY_TOLERANCE:
                 raise DataError(
                     f"element {number}: lone-atom energies {merged[number]} and {energy} eV differ "
                     "between the files; they cannot be of one level of theory"

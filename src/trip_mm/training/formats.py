@@ -137,6 +137,13 @@ def read_failed_ids(path: Path) -> list[int]:
         return [int(number) for number in file["failed_ids"][:]]
 
 
+def read_geometry_ids(path: Path) -> list[int]:
+    """Returns the ids of the geometries with a label in a file of our own layout."""
+    with h5py.File(path, "r") as file:
+        classes = [item for item in file.values() if isinstance(item, h5py.Group)]
+        return [int(i) for item in classes for g in item.values() for i in g["geometry_ids"][:]]
+
+
 def read_labelling(path: Path) -> dict[str, Any]:
     """Returns the settings and the digest of the geometries of a labelling; empty if unrecorded."""
     with h5py.File(path, "r") as file:

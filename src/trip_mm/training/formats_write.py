@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,27 +54,49 @@ def _write(
 ) -> None:
     sources = sorted({conformation.source for conformation in conformations})
     source_index = {name: index for index, name in enumerate(sources)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with h5py.File(temporary, "w") as file:
-        file.attrs["format"] = FORMAT_NAME
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["source"] = header.source
-        file.attrs["source_names"] = json.dumps(sources)
-        file.attrs["failures"] = json.dumps(dict(header.failures))
-        file.attrs["units"] = "A, eV, eV/A"
-        file.attrs["level_of_theory"] = header.level_of_theory
-        file.attrs["lone_atom_energies"] = json.dumps(
-            {str(number): energy for number, energy in header.lone_atom_energies.items()}
-        )
-        if header.labelling:
-            file.attrs["labelling"] = json.dumps(dict(header.labelling))
-        if header.failed_ids:
-            file["failed_ids"] = np.asarray(header.failed_ids, dtype=np.int64)
+    with new_file(path, header, sources) as file:
         for group in group_conformations(conformations, header.split_by):
             _write_group(file, group, source_index, labelled)
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+
+
+@contextmanager
+def new_file(path: Path, header: FileHeader, sources: Sequence[str]) -> Iterator[h5py.File]:
+    """Opens a file of our own layout with its header written, for the groups to be added.
+
+    It appears under its name when the block is left, and not at all after an exception.
+
+    Args:
+        path: of the file.
+        header: root attributes.
+        sources: names that `sources` of the groups point to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            _write_header(file, header, sources)
+            yield file
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_header(file: h5py.File, header: FileHeader, sources: Sequence[str]) -> None:
+    file.attrs["format"] = FORMAT_NAME
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["source"] = header.source
+    file.attrs["source_names"] = json.dumps(list(sources))
+    file.attrs["failures"] = json.dumps(dict(header.failures))
+    file.attrs["units"] = "A, eV, eV/A"
+    file.attrs["level_of_theory"] = header.level_of_theory
+    file.attrs["lone_atom_energies"] = json.dumps(
+        {str(number): energy for number, energy in header.lone_atom_energies.items()}
+    )
+    if header.labelling:
+        file.attrs["labelling"] = json.dumps(dict(header.labelling))
+    if header.failed_ids:
+        file["failed_ids"] = np.asarray(header.failed_ids, dtype=np.int64)
 
 
 def _write_group(

@@ -1,6 +1,7 @@
 """The finished chunks of a labelling: what each was made from, writing one, joining all."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
-from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import read_failed_ids, read_labelling
+from trip_mm.training.dataset import ENERGY_TOLERANCE, Dataset
+from trip_mm.training.formats import (
+    FileContents,
+    read_contents,
+    read_failed_ids,
+    read_geometry_ids,
+    read_labelling,
+)
+from trip_mm.training.formats_join import join_files
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation
 
@@ -123,7 +131,7 @@ class Parts:
         done = {}
         for path in sorted(self.directory.glob("part-*.h5")):
             first = int(path.stem.removeprefix("part-"))
-            part = Dataset.open(path)
+            part = read_contents(path)
             found = self._differences(path, part, chunks.get(first, range(0)))
             if found:
                 raise DataError(
@@ -133,7 +141,7 @@ class Parts:
             done[first] = part.failures
         return done
 
-    def _differences(self, path: Path, part: Dataset, expected_ids: range) -> list[str]:
+    def _differences(self, path: Path, part: FileContents, expected_ids: range) -> list[str]:
         """Says in which respects a part is not one of this labelling."""
         labelling = read_labelling(path)
         if not labelling:
@@ -144,9 +152,9 @@ class Parts:
         for name, value in self.header.labelling.items():
             if labelling.get(name) != value:
                 found.append(f"{name} {labelling.get(name)}, now {value}")
-        ids = {int(i) for g in part.groups for i in g.read(slice(0, None)).geometry_ids}
-        ids |= set(read_failed_ids(path))
-        if ids != set(expected_ids):
+        if not _agree(part.lone_atom_energies, self.header.lone_atom_energies):
+            found.append("other energies of isolated atoms, as of another version of the program")
+        if {*read_geometry_ids(path), *read_failed_ids(path)} != set(expected_ids):
             found.append("another --chunk or number of geometries")
         elif labelling.get(GEOMETRIES_SHA256) != self.geometries.sha256(expected_ids):
             found.append("other geometries under the same ids")
@@ -170,16 +178,21 @@ class Parts:
 
     def join(self, out: Path) -> None:
         """Joins the parts into the finished file; the parts stay until they are removed."""
-        parts = Dataset.open(self.directory)
         paths = sorted(self.directory.glob("part-*.h5"))
+        failures: Counter[str] = Counter()
+        for path in paths:
+            failures.update(read_contents(path).failures)
         failed = [i for path in paths for i in read_failed_ids(path)]
-        write_conformations(
-            out,
-            list(parts),
-            replace(
-                self.header,
-                failures=parts.failures,
-                failed_ids=tuple(sorted(failed)),
-                labelling=self._labelling(self.geometries.sha256()),
-            ),
+        header = replace(
+            self.header,
+            failures=failures,
+            failed_ids=tuple(sorted(failed)),
+            labelling=self._labelling(self.geometries.sha256()),
         )
+        join_files(paths, out, header)
+
+
+def _agree(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
+    if first.keys() != second.keys():
+        return False
+    return all(abs(first[number] - second[number]) <= ENERGY_TOLERANCE for number in first)
