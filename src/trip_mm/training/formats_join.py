@@ -6,10 +6,8 @@ and written together.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -22,23 +20,6 @@ _SOURCES = "sources"
 _NUMBERS = "atomic_numbers"
 
 
-@dataclass(frozen=True)
-class _Column:
-    """One data set of a group without its rows."""
-
-    row_shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    attributes: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """One group without its rows."""
-
-    atomic_numbers: NDArray[np.int64]
-    columns: dict[str, _Column]
-
-
 def join_files(paths: Sequence[Path], out: Path, header: FileHeader) -> None:
     """Writes the conformations of several files to one, which appears when it is complete.
 
@@ -48,31 +29,29 @@ def join_files(paths: Sequence[Path], out: Path, header: FileHeader) -> None:
         header: of the joined file; its `split_by` is written to the groups.
 
     Raises:
-        DataError: two files hold different data sets under one class and formula.
+        DataError: a group of one file lacks a data set that it has in another.
     """
     sources: set[str] = set()
     counts: Counter[str] = Counter()
-    layouts: dict[str, _Layout] = {}
+    home: dict[str, Path] = {}
     for path in paths:
         with h5py.File(path, "r") as file:
             sources.update(_source_names(file))
             for key, group in _groups(file):
                 counts[key] += len(group["coordinates"])
-                found = _layout(group)
-                _check_layout(path, key, layouts.setdefault(key, found), found)
+                home.setdefault(key, path)
     names = sorted(sources)
     index = {name: number for number, name in enumerate(names)}
     with new_file(out, header, names) as joined:
-        targets = {key: _allocated(joined, key, layouts[key], counts[key]) for key in layouts}
-        for key, target in targets.items():
-            target.attrs["split_by"] = header.split_by.get(key.split("/")[0], "formula")
+        targets = _allocated(joined, counts, home)
+        for key in counts:
+            joined[key].attrs["split_by"] = header.split_by.get(key.split("/")[0], "formula")
         filled: Counter[str] = Counter()
         for path in paths:
             with h5py.File(path, "r") as file:
                 table = np.asarray([index[name] for name in _source_names(file)], dtype=np.int32)
                 for key, group in _groups(file):
-                    _copy_rows(group, targets[key], filled[key], table)
-                    filled[key] += len(group["coordinates"])
+                    filled[key] += _copy_rows(path, group, targets[key], filled[key], table)
 
 
 def _source_names(file: h5py.File) -> list[str]:
@@ -86,36 +65,44 @@ def _groups(file: h5py.File) -> Iterator[tuple[str, h5py.Group]]:
                 yield f"{class_name}/{name}", group
 
 
-def _layout(group: h5py.Group) -> _Layout:
-    columns = {
-        name: _Column(column.shape[1:], column.dtype, dict(column.attrs))
-        for name, column in group.items()
-        if name != _NUMBERS
-    }
-    return _Layout(group[_NUMBERS][:], columns)
+def _allocated(
+    joined: h5py.File, counts: Mapping[str, int], home: Mapping[str, Path]
+) -> dict[str, dict[str, h5py.Dataset]]:
+    """Creates every group with room for its rows; returns the data sets to fill, by name.
 
-
-def _check_layout(path: Path, key: str, first: _Layout, found: _Layout) -> None:
-    same_atoms = np.array_equal(first.atomic_numbers, found.atomic_numbers)
-    if not same_atoms or first.columns != found.columns:
-        raise DataError(f"{path}: {key}: holds other data sets than the files before; remove it")
-
-
-def _allocated(file: h5py.File, key: str, layout: _Layout, n_rows: int) -> h5py.Group:
-    group = file.create_group(key)
-    group[_NUMBERS] = layout.atomic_numbers
-    for name, column in layout.columns.items():
-        target = group.create_dataset(name, (n_rows, *column.row_shape), column.dtype)
-        for attribute, value in column.attributes.items():
-            target.attrs[attribute] = value
-    return group
+    Args:
+        joined: file to write to.
+        counts: conformations of each group.
+        home: a file that holds the group, whose shapes and attributes it takes over.
+    """
+    found: dict[str, dict[str, h5py.Dataset]] = {}
+    for key, n_rows in counts.items():
+        group = joined.create_group(key)
+        found[key] = {}
+        with h5py.File(home[key], "r") as file:
+            for name, column in file[key].items():
+                if name == _NUMBERS:
+                    group[name] = column[:]
+                    continue
+                shape = (n_rows, *column.shape[1:])
+                found[key][name] = group.create_dataset(name, shape, column.dtype)
+                found[key][name].attrs.update(column.attrs)
+    return found
 
 
 def _copy_rows(
-    group: h5py.Group, target: h5py.Group, first: int, source_table: NDArray[np.int32]
-) -> None:
-    for name, column in group.items():
-        if name != _NUMBERS:
-            rows = column[:]
-            rows = source_table[rows] if name == _SOURCES else rows
-            target[name][first : first + len(rows)] = rows
+    path: Path,
+    group: h5py.Group,
+    targets: Mapping[str, h5py.Dataset],
+    first: int,
+    source_table: NDArray[np.int32],
+) -> int:
+    """Copies the rows of a group and returns how many."""
+    n_rows = 0
+    for name, target in targets.items():
+        if name not in group:
+            raise DataError(f"{path}: {group.name} lacks {name}; remove the file, make it again")
+        rows = group[name][:]
+        n_rows = len(rows)
+        target[first : first + n_rows] = source_table[rows] if name == _SOURCES else rows
+    return n_rows
