@@ -299,3 +299,37 @@ def test_trajectory_is_cut_across_the_boundary(tmp_path: Path) -> None:
     source = source.model_copy(update={"first_frame": 5})
     with pytest.raises(DataError, match="2 frames"):
         next(sample_trajectory(source, tmp_path, np.random.default_rng(0)))
+
+
+KEPT_OUT_RECIPE = """
+name: kept-out
+seed: 1
+keep_out: test.smi
+sources:
+  - {{kind: {kind}, class: small, smiles: some.smi, conformations: 2, conformers: 1{more}}}
+"""
+
+
+@pytest.mark.parametrize("kind", ["molecules", "stretched-bonds"])
+def test_a_source_without_molecules_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(KEPT_OUT_RECIPE.format(kind=kind, more=""))
+    (tmp_path / "some.smi").write_text("C\nO\n")
+    (tmp_path / "test.smi").write_text("O\nC\n")
+    empty = f"source {kind} of class small is empty: every molecule of some.smi has a formula"
+    with pytest.raises(ConfigError, match=empty):
+        sample_recipe(tmp_path / "recipe.yaml", tmp_path / "g.h5")
+    assert not (tmp_path / "g.h5").exists()
+
+
+def test_bonds_that_cannot_be_stretched_are_an_error(tmp_path: Path) -> None:
+    more = ", factor: [0.01, 0.02]"
+    text = KEPT_OUT_RECIPE.format(kind="stretched-bonds", more=more)
+    (tmp_path / "recipe.yaml").write_text(text)
+    (tmp_path / "some.smi").write_text("C\n")
+    (tmp_path / "test.smi").write_text("O\n")
+    with pytest.raises(ConfigError, match=r"C: atoms came closer than 0\.5 A 1000 times in a row"):
+        sample_recipe(tmp_path / "recipe.yaml", tmp_path / "g.h5")
+    (tmp_path / "recipe.yaml").write_text(text.replace("some.smi", "double.smi"))
+    (tmp_path / "double.smi").write_text("O=O\n")
+    with pytest.raises(ConfigError, match=r"no molecule of double\.smi has a single bond"):
+        sample_recipe(tmp_path / "recipe.yaml", tmp_path / "g.h5")

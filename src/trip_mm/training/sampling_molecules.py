@@ -36,6 +36,7 @@ from trip_mm.training.sampling_recipe import (
 
 _SHORTEST_ALLOWED = 0.5
 _ATTEMPTS = 20
+_MAX_OVERLAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,11 @@ def build_molecule(smiles: str, n_conformers: int, seed: int) -> Molecule:
 def build_molecules(
     smiles: Sequence[str], n_conformers: int, rng: np.random.Generator, excluded: frozenset[str]
 ) -> list[Molecule]:
-    """Builds the molecules whose formula is not among the excluded ones."""
+    """Builds the molecules whose formula is not among the excluded ones.
+
+    Raises:
+        ConfigError: as `build_molecule`.
+    """
     molecules = [build_molecule(s, n_conformers, int(rng.integers(2**31 - 1))) for s in smiles]
     return [m for m in molecules if formula(m.atomic_numbers) not in excluded]
 
@@ -123,8 +128,14 @@ def sample_molecules(
     excluded: frozenset[str],
     rng: np.random.Generator,
 ) -> Iterator[Conformation]:
-    """Yields displaced conformers, every molecule in turn, some with torsions turned at random."""
+    """Yields displaced conformers, every molecule in turn, some with torsions turned at random.
+
+    Raises:
+        ConfigError: as `build_molecule`, or every molecule is kept out.
+    """
     molecules = build_molecules(smiles, source.conformers, rng, excluded)
+    if not molecules:
+        raise ConfigError(_all_kept_out(source))
     for count in range(source.conformations):
         molecule = molecules[count % len(molecules)]
         start = molecule.conformers[int(rng.integers(len(molecule.conformers)))]
@@ -140,10 +151,23 @@ def sample_stretched_bonds(
     excluded: frozenset[str],
     rng: np.random.Generator,
 ) -> Iterator[Conformation]:
-    """Yields conformers with one single bond, or rarely two, stretched or compressed."""
+    """Yields conformers with one single bond, or rarely two, stretched or compressed.
+
+    Raises:
+        ConfigError: as `build_molecule`, every molecule is kept out, none has a single bond outside
+            rings, or atoms overlap whatever is drawn.
+    """
     built = build_molecules(smiles, source.conformers, rng, excluded)
+    if not built:
+        raise ConfigError(_all_kept_out(source))
     molecules = [molecule for molecule in built if molecule.single_bonds]
+    if not molecules:
+        raise ConfigError(
+            f"source {source.kind} of class {source.system_class}: no molecule of {source.smiles} "
+            "has a single bond outside rings; add one that has"
+        )
     count = 0
+    n_overlaps = 0
     while count < source.conformations:
         molecule = molecules[count % len(molecules)]
         positions = molecule.conformers[int(rng.integers(len(molecule.conformers)))]
@@ -152,11 +176,25 @@ def sample_stretched_bonds(
             changed = with_bond_scaled(positions, molecule.bonds, bond, rng.uniform(*source.factor))
             positions = positions if changed is None else changed
         positions = displaced(positions, rng.uniform(*source.displacement), rng)
-        if shortest_distance(positions) >= _SHORTEST_ALLOWED:
-            count += 1  # so that a molecule with overlapping atoms is tried again
-            yield unlabelled(
-                molecule.atomic_numbers, positions, source.system_class, molecule.smiles
-            )
+        if shortest_distance(positions) < _SHORTEST_ALLOWED:
+            n_overlaps += 1  # the same molecule is tried again
+            if n_overlaps == _MAX_OVERLAPS:
+                raise ConfigError(
+                    f"source {source.kind} of class {source.system_class}: {molecule.smiles}: "
+                    f"atoms came closer than {_SHORTEST_ALLOWED} A {n_overlaps} times in a row; "
+                    f"choose a milder factor than {list(source.factor)}"
+                )
+            continue
+        count += 1
+        n_overlaps = 0
+        yield unlabelled(molecule.atomic_numbers, positions, source.system_class, molecule.smiles)
+
+
+def _all_kept_out(source: MoleculesSource | StretchedBondsSource) -> str:
+    return (
+        f"source {source.kind} of class {source.system_class} is empty: every molecule of "
+        f"{source.smiles} has a formula of keep_out; add others or leave the source out"
+    )
 
 
 def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conformation]:

@@ -101,7 +101,10 @@ def sample_spice(
         and formula(molecule.atomic_numbers) not in excluded
     ]
     if not molecules:
-        raise DataError(f"{path}: no neutral molecule of the elements {source.elements}")
+        raise DataError(
+            f"{path}: no neutral molecule of the elements {source.elements} that keep_out does not "
+            "name; allow more elements or leave the source out"
+        )
     orders = [rng.permutation(len(molecule.conformations)) for molecule in molecules]
     for count in range(source.conformations):
         index, turn = count % len(molecules), count // len(molecules)
