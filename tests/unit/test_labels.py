@@ -99,6 +99,24 @@ def test_failures_are_counted_with_their_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tblite")
+def test_multiplicity_is_that_of_every_label_and_part(tmp_path: Path) -> None:
+    atoms = [(np.array([8, 1]), WATER[:2]), (NUMBERS, WATER), (np.array([8]), WATER[:1])]
+    items = [unlabelled(numbers, positions, "test", "test") for numbers, positions in atoms]
+    items = [replace(item, geometry_id=number) for number, item in enumerate(items)]
+    write_geometries(tmp_path / "g.h5", items, FileHeader("test"))
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", max_force=100.0, multiplicity=3)
+    dataset = Dataset.open(label(job))
+    found = {item.formula: item for item in dataset}
+    assert {name: item.n_unpaired for name, item in found.items()} == {"H2O": 2, "O": 2}
+    assert found["O"].energy == pytest.approx(dataset.lone_atom_energies[8], abs=1e-6)
+    assert dataset.failures == {"test: 9 electrons cannot have 2 unpaired ones": 1}
+    with pytest.raises(DataError, match="multiplicity 3, now None"):
+        label(replace(job, multiplicity=None))
+    with pytest.raises(ConfigError, match="multiplicity 0"):
+        replace(job, multiplicity=0)
+
+
+@pytest.mark.usefixtures("tblite")
 def test_killed_job_resumes_without_losing_or_doubling(tmp_path: Path) -> None:
     write_waters(tmp_path / "g.h5", 400)
     code = (

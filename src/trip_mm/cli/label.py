@@ -23,6 +23,10 @@ def command(
     max_force: Annotated[
         float, typer.Option(help="Drop conformations with a larger force (eV/A).")
     ] = 30.0,
+    multiplicity: Annotated[
+        int | None,
+        typer.Option(min=1, help="Spin multiplicity of all geometries; else that of the file."),
+    ] = None,
 ) -> None:
     """Label geometries with energies and forces; run it again to resume."""
     import time
@@ -30,7 +34,7 @@ def command(
     from trip_mm.training.dataset import Dataset
     from trip_mm.training.labels import LabelJob, LabelProgress, label
 
-    job = LabelJob(geometries, out, method, chunk, max_force)
+    job = LabelJob(geometries, out, method, chunk, max_force, multiplicity)
     start = time.monotonic()
 
     def report(progress: LabelProgress) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trip_mm.errors import ConfigError
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader
 from trip_mm.training.groups import Conformation
@@ -37,6 +38,10 @@ class LabelJob:
         method: `gfn2`, or `functional/basis` for pyscf.
         chunk: geometries in one part.
         max_force: eV/A; a conformation with a larger force on an atom is dropped and counted.
+        multiplicity: spin multiplicity of every geometry, 1 or more; that of the file if None.
+
+    Raises:
+        ConfigError: the multiplicity is not positive.
     """
 
     geometries: Path
@@ -44,6 +49,14 @@ class LabelJob:
     method: str
     chunk: int = 100
     max_force: float = DEFAULT_MAX_FORCE
+    multiplicity: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a multiplicity that no state has."""
+        if self.multiplicity is not None and self.multiplicity < 1:
+            raise ConfigError(
+                f"multiplicity {self.multiplicity}: give 1 (singlet), 2 (doublet) or more"
+            )
 
     @property
     def parts(self) -> Path:
@@ -107,7 +120,7 @@ def label(
         (first, [dataset[int(i)] for i in geometries.rows[list(chunks[first])]])
         for first in waiting
     )
-    compute = partial(label_chunk, job.method, job.max_force)
+    compute = partial(label_chunk, job.method, job.max_force, job.multiplicity)
     with closing(results(workers, compute, tasks, parts.name)) as finished:
         for first, found in finished:
             parts.write(first, found)
@@ -126,16 +139,22 @@ def _header(
         level,
         lone_atoms,
         split_by={group.system_class: group.split_by for group in dataset.groups},
-        labelling={"max_force_ev_per_angstrom": job.max_force},
+        labelling={
+            "max_force_ev_per_angstrom": job.max_force,
+            "multiplicity": job.multiplicity,
+        },
     )
 
 
-def label_chunk(method: str, max_force: float, geometries: Sequence[Conformation]) -> LabelledChunk:
+def label_chunk(
+    method: str, max_force: float, multiplicity: int | None, geometries: Sequence[Conformation]
+) -> LabelledChunk:
     """Labels some geometries.
 
     Args:
         method: as in `LabelJob`.
         max_force: eV/A; a conformation with a larger force on an atom is dropped and counted.
+        multiplicity: as in `LabelJob`.
         geometries: what to label.
     """
     calculation = find_method(method)
@@ -143,8 +162,11 @@ def label_chunk(method: str, max_force: float, geometries: Sequence[Conformation
     failures: Counter[str] = Counter()
     failed_ids: list[int] = []
     for item in geometries:
+        n_unpaired = item.n_unpaired if multiplicity is None else multiplicity - 1
         try:
-            found = calculation.calculate(item.atomic_numbers, item.positions, item.n_unpaired)
+            found = calculation.calculate(item.atomic_numbers, item.positions, n_unpaired)
+            if multiplicity is not None and found.n_unpaired != n_unpaired:
+                raise LabelError(f"SCF did not converge at multiplicity {multiplicity}")
             _check_label(found, max_force)
         except LabelError as error:
             failures[f"{item.system_class}: {error}"] += 1
