@@ -30,7 +30,6 @@ from trip_mm.evaluation.dimers import (
 )
 from trip_mm.evaluation.evaluation import Offsets, evaluate_potentials
 from trip_mm.evaluation.journal import Predicted, PredictionJournal
-from trip_mm.evaluation.levels import same_level
 from trip_mm.evaluation.literature import comp6_table, is_comp6
 from trip_mm.evaluation.metrics import (
     NO_OFFSETS,
@@ -47,6 +46,7 @@ from trip_mm.model.config import TripConfig
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation, group_conformations
+from trip_mm.training.levels import same_level
 from trip_mm.units import EV_TO_KCAL_PER_MOL, HARTREE_TO_EV, KCAL_PER_MOL_TO_EV
 
 FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"
@@ -195,6 +195,8 @@ def test_window_counts_from_the_lowest_of_each_formula() -> None:
         ("wB97X/6-31G(d)", "wb97x/6-31g*", True),
         ("gfn2", "GFN2-xTB", True),
         ("df-wb97x/6-31g*", "wb97x/6-31g*", True),
+        ("wb97x/6-31g* (Cartesian)", "ωB97x/6-31G(d)", True),
+        ("wb97x/6-31g**", "wb97x/6-31g*", False),
         ("GFN2-xTB", "wb97x/6-31g*", False),
         ("", "", False),
     ],

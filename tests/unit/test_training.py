@@ -19,6 +19,7 @@ from trip_mm.training.conformations import Exclusions, build_store, join, lone_a
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.ema import ExponentialMovingAverage
 from trip_mm.training.evaluate import accuracies, evaluate, limit_per_class, predict
+from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.gradients import (
     central_difference_loss,
     double_backward_loss,
@@ -506,6 +507,27 @@ def test_configuration_files(tmp_path: Path):
         load_training_config(tmp_path / "nowhere.yaml")
     with pytest.raises(DataError, match="no such file"):
         load_data(config, TINY, Place(tmp_path, False, Processes(), print))
+
+
+def test_test_files_of_another_level_are_refused(tmp_path: Path):
+    levels = {"a": "wb97x/6-31g*", "b": "GFN2-xTB", "c": "df-wB97X/6-31G(d)", "d": ""}
+    for name, level in levels.items():
+        header = FileHeader("made", level, LONE)
+        write_conformations(tmp_path / f"{name}.h5", make_conformations(), header)
+    place = Place(tmp_path, False, Processes(), print)
+
+    def loaded(test_file: str):
+        data = {
+            "files": [str(tmp_path / "a.h5")],
+            "test_files": [str(tmp_path / test_file)],
+            "split": {"by": "random", "validation_fraction": 0.2},
+        }
+        return load_data(parse_training_config({**VALID, "data": data}, "t.yaml"), TINY, place)
+
+    with pytest.raises(DataError, match=r"data\.test_files: level of theory GFN2-xTB, but"):
+        loaded("b.h5")
+    for name in ("c.h5", "d.h5"):
+        assert loaded(name).level_of_theory == "wb97x/6-31g*"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from trip_mm.evaluation.dimers import (
     relabelled_scans,
 )
 from trip_mm.evaluation.journal import PredictionJournal
-from trip_mm.evaluation.levels import same_level
 from trip_mm.evaluation.literature import PublishedTable, comp6_table, is_comp6
 from trip_mm.evaluation.metrics import (
     NO_OFFSETS,
@@ -34,6 +33,7 @@ from trip_mm.evaluation.metrics import (
 )
 from trip_mm.evaluation.predictors import Predictor
 from trip_mm.training.dataset import Dataset
+from trip_mm.training.levels import same_level
 
 
 class Offsets(StrEnum):

@@ -1,4 +1,4 @@
-"""Levels of theory: what a potential stands for, and whether it is that of the labels."""
+"""Levels of theory that potentials other than TrIP stand for."""
 
 from trip_mm.geometry.potentials import PotentialSpec
 
@@ -25,16 +25,3 @@ def level_of_method(spec: PotentialSpec) -> str:
     if spec.kind == "amber14":
         return FORCE_FIELD
     return _OPENMM_ML_LEVELS.get(spec.name.lower(), "")
-
-
-def same_level(first: str, second: str) -> bool:
-    """Returns whether two names mean one level of theory; an unknown one (empty) never does.
-
-    Fitted densities (`df-`) make no other level: they change energies by less than any model errs.
-    """
-    return bool(first) and _canonical(first) == _canonical(second)
-
-
-def _canonical(level: str) -> str:
-    lowered = "".join(level.lower().split()).replace("ω", "w").removeprefix("df-")
-    return lowered.replace("(d,p)", "**").replace("(d)", "*").removesuffix("-xtb")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from trip_mm.evaluation.levels import same_level
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import COMP6_KEYS, Hdf5Group
+from trip_mm.training.levels import same_level
 
 
 @dataclass(frozen=True)

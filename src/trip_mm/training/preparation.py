@@ -16,6 +16,7 @@ from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore, build_store
 from trip_mm.training.dataset import Dataset
+from trip_mm.training.levels import same_level
 from trip_mm.training.record import Place, TrainingData
 from trip_mm.training.splits import SPLITTERS
 from trip_mm.training.statistics import (
@@ -117,12 +118,15 @@ def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) ->
     Test files are opened too: what is wrong with them must show before the training, not after it.
 
     Raises:
-        DataError: see `Dataset.open` and `build_store`; also an element the model lacks.
+        DataError: see `Dataset.open` and `build_store`; also an element the model lacks, or test
+            files of another level of theory.
     """
     dataset = Dataset.open(*config.data.files)
     _refuse_unknown_elements(dataset, model_config)
     if config.data.test_files:
-        _refuse_unknown_elements(Dataset.open(*config.data.test_files), model_config)
+        test = Dataset.open(*config.data.test_files)
+        _refuse_unknown_elements(test, model_config)
+        _refuse_another_level(test.level_of_theory, dataset.level_of_theory)
     self_energies = merged_self_energies(
         dataset.lone_atom_energies, config.data.lone_atom_energies_ev, model_config.elements
     )
@@ -145,6 +149,15 @@ def _refuse_unknown_elements(dataset: Dataset, model_config: TripConfig) -> None
                 f"{group.system_class}/{group.formula}: holds {SYMBOLS[unknown[0]]}, which "
                 "model.elements lacks; add it there or leave the file out"
             )
+
+
+def _refuse_another_level(tested: str, trained: str) -> None:
+    if tested and trained and not same_level(tested, trained):
+        raise DataError(
+            f"data.test_files: level of theory {tested}, but data.files are {trained}; errors "
+            "would be those of the levels: label both at one, or leave test_files out and use "
+            "`trip-mm evaluate`"
+        )
 
 
 def _stored_in_memory(
