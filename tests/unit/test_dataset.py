@@ -105,6 +105,75 @@ def test_extended_xyz(tmp_path: Path) -> None:
     np.testing.assert_allclose(dataset[1].forces, 0.1)
 
 
+def hydroxyl(path: Path, *comments: str) -> Path:
+    frames = [f"2\n{comment}\nO 0 0 0\nH 0 0 0.97\n" for comment in comments]
+    path.write_text("".join(frames))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("comment", "n_unpaired"),
+    [
+        ("energy=-1.0", 1),
+        ("energy=-1.0 charge=0 spin_multiplicity=4", 3),
+        ("energy=-1.0 multiplicity=2", 1),
+        ("energy=-1.0 spin=2 total_charge=0.0", 1),
+        ('energy=-1.0 Lattice="9 0 0 0 9 0 0 0 9" pbc="F F F"', 1),
+    ],
+)
+def test_spin_of_extended_xyz(tmp_path: Path, comment: str, n_unpaired: int) -> None:
+    pytest.importorskip("ase")
+    (item,) = Dataset.open(hydroxyl(tmp_path / "oh.xyz", comment))
+    assert (item.n_unpaired, item.energy) == (n_unpaired, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("comment", "message"),
+    [
+        ('Lattice="9 0 0 0 9 0 0 0 9"', r"frame 1: is periodic.*open boundaries.*pbc=\"F F F\""),
+        ('Lattice="9 0 0 0 9 0 0 0 9" pbc="F F T"', "frame 1: is periodic"),
+        ("charge=-1", r"frame 1: charge is -1, and only neutral"),
+        ("total_charge=1", r"frame 1: total_charge is \+1"),
+        ("charge=neutral", "frame 1: charge 'neutral' is no number"),
+        ("multiplicity=1", "frame 1: multiplicity 1 does not fit 9 electrons"),
+        ("spin=1", "frame 1: spin 1 does not fit 9 electrons; write the multiplicity"),
+        ("multiplicity=12", "frame 1: multiplicity 12 does not fit"),
+        ("multiplicity=2 spin=4", "frame 1: multiplicity, spin contradict each other"),
+        ("level_of_theory=gfn2", "frame 1: level_of_theory is gfn2, but none in the first"),
+    ],
+)
+def test_extended_xyz_that_is_refused(tmp_path: Path, comment: str, message: str) -> None:
+    pytest.importorskip("ase")
+    path = hydroxyl(tmp_path / "oh.xyz", "energy=-1.0", f"energy=-1.0 {comment}")
+    with pytest.raises(DataError, match=f"oh\\.xyz: {message}"):
+        Dataset.open(path)
+
+
+def test_text_that_is_no_extended_xyz_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("ase")
+    (tmp_path / "oh.xyz").write_text("two atoms\n\nO 0 0 0\nH 0 0 1\n")
+    with pytest.raises(DataError, match=r"oh\.xyz: not a readable extended XYZ file"):
+        Dataset.open(tmp_path / "oh.xyz")
+
+
+def test_levels_are_not_mixed_unsaid(tmp_path: Path) -> None:
+    pytest.importorskip("ase")
+    silent = hydroxyl(tmp_path / "silent.xyz", "energy=-1.0")
+    assert Dataset.open(silent).level_of_theory == ""
+    with pytest.raises(
+        DataError, match=r"silent\.xyz: does not state .*level_of_theory=wb97x/6-31g"
+    ):
+        Dataset.open(FIXTURE, silent)
+    stated = hydroxyl(tmp_path / "stated.xyz", 'energy=-1.0 level_of_theory="wB97X/6-31G(d)"')
+    assert Dataset.open(stated).level_of_theory == "wB97X/6-31G(d)"
+    assert len(Dataset.open(FIXTURE, stated)) == 17
+    other = hydroxyl(tmp_path / "other.xyz", "energy=-1.0 level_of_theory=GFN2-xTB")
+    with pytest.raises(DataError, match="cannot be mixed"):
+        Dataset.open(FIXTURE, other)
+    geometries = hydroxyl(tmp_path / "geometries.xyz", "")  # nothing of unknown level
+    assert len(Dataset.open(FIXTURE, geometries)) == 17
+
+
 def test_split_keeps_formulas_and_trajectories_whole(tmp_path: Path) -> None:
     molecules = [make_conformation("C" * (1 + i % 30) + "H", "any", seed=i) for i in range(300)]
     clusters = [

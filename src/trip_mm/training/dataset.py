@@ -13,6 +13,7 @@ from trip_mm.elements import formula
 from trip_mm.errors import DataError
 from trip_mm.training.formats import FileContents, read_contents
 from trip_mm.training.groups import Block, Conformation, Group, MemoryGroup
+from trip_mm.training.levels import canonical_level
 
 _BLOCK_CONFORMATIONS = 1024
 ENERGY_TOLERANCE = 1e-6
@@ -89,22 +90,17 @@ class Dataset:
 
         Raises:
             DataError: a file is missing or has an unknown layout, or the files are of different
-                levels of theory.
+                levels of theory, or one does not state that of its labels beside one that does.
         """
-        contents = [read_contents(path) for path in expand_files(paths)]
-        levels = {content.level_of_theory for content in contents if content.level_of_theory}
-        if len(levels) > 1:
-            raise DataError(
-                f"{', '.join(map(str, paths))}: levels of theory {sorted(levels)} cannot be mixed; "
-                "give files of one level"
-            )
+        files = expand_files(paths)
+        contents = [read_contents(path) for path in files]
         failures: dict[str, int] = {}
         for content in contents:
             for reason, count in content.failures.items():
                 failures[reason] = failures.get(reason, 0) + count
         return cls(
             [group for content in contents for group in content.groups],
-            levels.pop() if levels else "",
+            _common_level(files, contents),
             _merged_lone_atoms(contents),
             failures,
         )
@@ -234,6 +230,24 @@ def expand_files(paths: Sequence[str | Path]) -> list[Path]:
     if not files:
         raise DataError("no data file was given; name at least one")
     return files
+
+
+def _common_level(files: Sequence[Path], contents: Sequence[FileContents]) -> str:
+    stated = {content.level_of_theory for content in contents if content.level_of_theory}
+    if len({canonical_level(level) for level in stated}) > 1:
+        raise DataError(
+            f"{', '.join(map(str, files))}: levels of theory {sorted(stated)} cannot be mixed; "
+            "give files of one level"
+        )
+    level = min(stated, default="")
+    for file, content in zip(files, contents, strict=True):
+        if level and content.is_labelled and not content.level_of_theory:
+            raise DataError(
+                f"{file}: does not state the level of theory of its labels, and cannot be mixed "
+                f"with {level}; if it is that, say so: level_of_theory={level} in the comment line "
+                "of every frame of extended XYZ, the attribute level_of_theory in HDF5"
+            )
+    return level
 
 
 def _merged_lone_atoms(contents: Sequence[FileContents]) -> dict[int, float]:

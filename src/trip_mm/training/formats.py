@@ -33,8 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.elements import atomic_number, formula
-from trip_mm.errors import DataError, MissingDependencyError
-from trip_mm.training.groups import Block, Conformation, Group, group_conformations
+from trip_mm.errors import DataError
+from trip_mm.training.formats_xyz import read_frames
+from trip_mm.training.groups import Block, Group, group_conformations
 from trip_mm.units import HARTREE_TO_EV
 
 FORMAT_NAME = "trip-mm-labels"
@@ -101,12 +102,21 @@ class Hdf5Group:
 
 @dataclass(frozen=True)
 class FileContents:
-    """What a file of conformations holds: its groups and the attributes of the whole."""
+    """What a file of conformations holds.
+
+    Attributes:
+        groups: conformations of one composition each.
+        level_of_theory: of the labels, empty where the file does not state it.
+        lone_atom_energies: eV of the isolated atom at the same level, by atomic number.
+        failures: number of conformations that got no label, by reason.
+        is_labelled: whether there are energies, not geometries alone.
+    """
 
     groups: tuple[Group, ...]
     level_of_theory: str
     lone_atom_energies: dict[int, float]
     failures: dict[str, int]
+    is_labelled: bool = True
 
 
 def read_contents(path: Path) -> FileContents:
@@ -121,7 +131,7 @@ def read_contents(path: Path) -> FileContents:
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a file of labelled conformations")
     if path.suffix.lower() in (".xyz", ".extxyz"):
-        return _read_extended_xyz(path)
+        return _xyz_contents(path)
     try:
         with h5py.File(path, "r") as file:
             return _hdf5_layout(file, path)(file, path)
@@ -174,10 +184,12 @@ def _own_contents(file: Any, path: Path) -> FileContents:
         )
     sources = tuple(json.loads(file.attrs.get("source_names", "[]")))
     groups: list[Group] = []
+    labelled = False
     for class_name, class_group in file.items():
         if not isinstance(class_group, h5py.Group):
             continue
         for name, group in class_group.items():
+            labelled |= _OWN_KEYS.energies in group
             numbers = np.asarray(group["atomic_numbers"], dtype=np.int64)
             split_by = str(group.attrs.get("split_by", "formula"))
             if split_by not in SPLIT_KEYS:
@@ -201,6 +213,7 @@ def _own_contents(file: Any, path: Path) -> FileContents:
         str(file.attrs.get("level_of_theory", "")),
         {int(number): float(energy) for number, energy in lone.items()},
         dict(json.loads(file.attrs.get("failures", "{}"))),
+        labelled,
     )
 
 
@@ -249,27 +262,8 @@ def _integers(group: Any, key: str, rows: slice, n_conf: int, default: int) -> N
     return np.asarray(group[key][rows], dtype=np.int64)
 
 
-def _read_extended_xyz(path: Path) -> FileContents:
-    try:
-        from ase.io import iread
-    except ImportError:
-        raise MissingDependencyError(
-            f"{path}: reading extended XYZ needs ASE; pip install ase"
-        ) from None
-    conformations = []
-    for frame, atoms in enumerate(iread(str(path), format="extxyz")):
-        results = atoms.calc.results if atoms.calc is not None else {}
-        shape = (len(atoms), 3)
-        conformations.append(
-            Conformation(
-                np.asarray(atoms.numbers, dtype=np.int64),
-                np.asarray(atoms.positions, dtype=np.float64),
-                float(results.get("energy", np.nan)),
-                np.asarray(results.get("forces", np.full(shape, np.nan)), dtype=np.float64),
-                str(atoms.info.get("class", "xyz")),
-                formula(atoms.numbers),
-                str(atoms.info.get("source", path.name)),
-                geometry_id=frame,
-            )
-        )
-    return FileContents(tuple(group_conformations(conformations, {})), "", {}, {})
+def _xyz_contents(path: Path) -> FileContents:
+    frames = read_frames(path)
+    labelled = any(np.isfinite(item.energy) for item in frames.conformations)
+    groups = tuple(group_conformations(frames.conformations, {}))
+    return FileContents(groups, frames.level_of_theory, {}, {}, labelled)
