@@ -376,6 +376,11 @@ def test_missing_labels_are_left_out_and_counted(
     assert (len(labelled), labelled.n_unlabelled, told.n_evaluations) == (1, 2, 1)
     labelled, _ = collect(dataset, [told], PredictionJournal(), reference=told)
     assert (len(labelled), labelled.n_unlabelled) == (3, 0)
+    partly = np.zeros((2, 3))
+    partly[0, 2] = np.nan
+    damaged = Conformation(np.array([1, 1]), positions, -30.0, partly, "molecule", "H2", "x")
+    with pytest.raises(DataError, match=r"molecule/H2: conformation 3 .*1 of 6 force components"):
+        collect(Dataset(list(group_conformations([*items, damaged], {}))), [told], journal)
     items[0] = Conformation(
         np.array([1, 1]), positions * np.nan, -30.0, np.zeros((2, 3)), "molecule", "H2", "x"
     )

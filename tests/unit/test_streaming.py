@@ -35,7 +35,7 @@ def file(tmp_path_factory) -> Path:
         positions = rng.normal(size=(len(numbers), 3)).astype(np.float32)
         forces = rng.normal(size=positions.shape).astype(np.float32)
         if i == 5:
-            forces[0, 0] = np.nan
+            forces[:] = np.nan
         if i == 6:
             forces[1, 1] = 50.0
         energy = np.nan if i == 4 else float(rng.normal())
@@ -112,6 +112,59 @@ def test_bad_data_are_refused_and_leave_nothing(tmp_path, file):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.h5"]
     with pytest.raises(DataError, match="no lone-atom energy for O"):
         spool(Dataset.open(file), [file], SpoolSettings({1: 0.0, 6: 0.0}, CUTOFF), tmp_path / "c")
+
+
+@pytest.mark.parametrize("n_missing", [1, 3])
+def test_forces_that_are_partly_nan_are_refused(tmp_path, n_missing):
+    items = []
+    for i in range(5):
+        forces = np.zeros((2, 3))
+        if i == 1:
+            forces[:] = np.nan  # missing altogether, as in ANI-1x
+        if i == 3:
+            forces[1, :n_missing] = np.nan
+        positions = np.asarray([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]])
+        items.append(Conformation(np.asarray([1, 1]), positions, -20.0, forces, "odd", "H2", "s"))
+    file = tmp_path / "x.h5"
+    write_conformations(file, items, FileHeader("t", "t", LONE))
+    dataset = Dataset.open(file)
+    message = rf"odd/H2: conformation 3 \(counted from 0\): {n_missing} of 6 force components"
+    with pytest.raises(DataError, match=message):
+        build_store(dataset, LONE, CUTOFF)
+    with pytest.raises(DataError, match=message):
+        spool(dataset, [file], SpoolSettings(LONE, CUTOFF), tmp_path / "c")
+
+
+def test_the_number_of_a_damaged_conformation_counts_from_the_start_of_its_group(
+    tmp_path, file, monkeypatch
+):
+    monkeypatch.setattr("trip_mm.training.streaming._SLICE_ATOMS", 4)  # a conformation or two
+    with h5py.File(tmp_path / "bad.h5", "w") as out, h5py.File(file) as source:
+        for key, value in source.attrs.items():
+            out.attrs[key] = value
+        source.copy("even", out)
+        out["even/H2O/forces"][11, 2, 1] = np.nan
+    bad = Dataset.open(tmp_path / "bad.h5")
+    with pytest.raises(DataError, match="even/H2O: conformation 11 "):
+        spool(bad, [tmp_path / "bad.h5"], SpoolSettings(LONE, CUTOFF), tmp_path / "c")
+
+
+def test_missing_properties_of_ani1x_are_left_out(tmp_path):
+    path = tmp_path / "ani1x.h5"
+    with h5py.File(path, "w") as out:
+        group = out.create_group("H2O1")
+        group["atomic_numbers"] = np.asarray([8, 1, 1], dtype=np.uint8)
+        grid = np.asarray([[0.0, 0.0, 0.0], [0.9, 0.0, 0.0], [0.0, 0.9, 0.0]], dtype=np.float32)
+        group["coordinates"] = np.stack([grid] * 4)
+        group["wb97x_dz.energy"] = np.asarray([-76.0, np.nan, -76.0, np.nan])
+        forces = np.zeros((4, 3, 3), dtype=np.float32)
+        forces[2:] = np.nan
+        group["wb97x_dz.forces"] = forces
+    dataset = Dataset.open(path)
+    memory = build_store(dataset, LONE, CUTOFF)
+    streamed = spool(dataset, [path], SpoolSettings(LONE, CUTOFF), tmp_path / "c")
+    assert len(memory) == len(streamed) == 1
+    assert memory.exclusions == streamed.exclusions == Exclusions(2, 1, 0)
 
 
 def test_splits(file):

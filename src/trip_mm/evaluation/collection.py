@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
 from trip_mm.evaluation.journal import Predicted, PredictionJournal, prediction_key
-from trip_mm.evaluation.predictors import Predictor, group_name
+from trip_mm.evaluation.predictors import Predictor
+from trip_mm.training.checks import check_labels
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.groups import Block, Group
+from trip_mm.training.groups import Block, Group, group_name
 
 _BATCH_ATOMS = 2000
 
@@ -32,7 +33,7 @@ class LabelledSet:
         compositions: atoms of each element, `[n_conf, n_elements]` float64.
         energies: total energies, eV, `[n_conf]`.
         forces: eV/A, `[n_total, 3]`.
-        n_unlabelled: conformations without energy or forces, which are left out.
+        n_unlabelled: conformations without energy or without any forces, which are left out.
     """
 
     subsets: tuple[str, ...]
@@ -134,8 +135,8 @@ def collect(
         reference: a potential whose predictions take the place of the labels.
 
     Raises:
-        DataError: positions that are not finite, infinite labels, or nothing that has labels and
-            predictions.
+        DataError: positions that are not finite, labels that are infinite or partly NaN, or
+            nothing that has labels and predictions.
         TripError: a potential refuses the data.
     """
     everyone = [*predictors, *([] if reference is None else [reference])]
@@ -171,10 +172,7 @@ def _labelled_blocks(group: Group) -> Iterator[Block]:
     step = max(1, _BATCH_ATOMS // len(group.atomic_numbers))
     for start in range(0, group.n_conformations, step):
         block = group.read(slice(start, start + step))
-        if not np.isfinite(block.positions).all():
-            raise DataError(f"{group_name(group)}: positions that are not finite; remove them")
-        if np.isinf(block.energies).any() or np.isinf(block.forces).any():
-            raise DataError(f"{group_name(group)}: infinite energies or forces; remove them")
+        check_labels(group_name(group), block, start)
         yield block
 
 

@@ -22,10 +22,10 @@ from trip_mm.elements import formula
 from trip_mm.evaluation.collection import predictions
 from trip_mm.evaluation.journal import PredictionJournal
 from trip_mm.evaluation.metrics import Deviation, deviation
-from trip_mm.evaluation.predictors import Predictor, group_name
+from trip_mm.evaluation.predictors import Predictor
 from trip_mm.geometry.fragments import bonds_from_distances, molecule_of_atoms
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.groups import Group
+from trip_mm.training.groups import Group, group_name
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 S66X8_FACTORS = (0.90, 0.95, 1.00, 1.05, 1.10, 1.25, 1.50, 2.00)

@@ -20,7 +20,7 @@ from trip_mm.geometry.fragments import bonds_from_distances
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.groups import Group
+from trip_mm.training.groups import group_name
 
 if TYPE_CHECKING:
     from trip_mm.potential import TripPotential
@@ -189,11 +189,6 @@ class SinglePredictor:
             molecule = Molecule(atomic_numbers, positions, bonds, n_unpaired=n_unpaired)
             self._bound = (key, bind(self.spec, molecule))
         return self._bound[1]
-
-
-def group_name(group: Group) -> str:
-    """Returns what a file calls a group: its path in an HDF5 file, else class and formula."""
-    return str(getattr(group, "name", f"{group.system_class}/{group.formula}"))
 
 
 def _versions(spec: PotentialSpec) -> str:

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trip_mm.elements import SYMBOLS
 from trip_mm.errors import DataError
 from trip_mm.neighbors import batched_neighbor_list
+from trip_mm.training.checks import check_block
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.groups import Block, Group
+from trip_mm.training.groups import Block
 
 _CHUNK_ATOMS = 4096
 
@@ -51,7 +51,7 @@ class Exclusions:
 
     Attributes:
         missing_energy: no energy (NaN).
-        missing_forces: an energy, but no forces on some atom.
+        missing_forces: an energy, but no forces (all NaN).
         large_force: labelled, with a larger force than allowed.
     """
 
@@ -184,7 +184,7 @@ def build_store(
 ) -> ConformationStore:
     """Reads a data set into memory, checks it, and finds its edges.
 
-    Conformations without an energy or without forces (NaN) are left out and counted.
+    Conformations without an energy or without forces (all NaN) are left out and counted.
 
     Args:
         dataset: what to read.
@@ -193,8 +193,7 @@ def build_store(
         max_force: conformations with a larger force on any atom are left out and counted, eV/A.
 
     Raises:
-        DataError: a position is not finite, a label is infinite, an element has no lone-atom
-            energy (the group is named), or nothing is left.
+        DataError: as `check_block`, or nothing is left.
     """
     classes = tuple(sorted({group.system_class for group in dataset.groups}))
     parts: list[Part] = []
@@ -240,28 +239,13 @@ class Part(NamedTuple):
     dataset_idx: NDArray[np.int64]
 
 
-def check_block(group: Group, block: Block, lone_atom_energies: Mapping[int, float]) -> None:
-    """Refuses what cannot be trained on.
-
-    Raises:
-        DataError: a position is not finite, a label is infinite, or an element has no lone-atom
-            energy; the group is named.
-    """
-    where = f"{group.system_class}/{group.formula}"
-    for number in sorted({int(z) for z in group.atomic_numbers}):
-        if number not in lone_atom_energies:
-            raise DataError(
-                f"{where}: no lone-atom energy for {SYMBOLS[number]}; give it as "
-                f"data.lone_atom_energies.{SYMBOLS[number]}"
-            )
-    if not np.isfinite(block.positions).all():
-        raise DataError(f"{where}: positions that are not finite; remove these conformations")
-    if np.isinf(block.energies).any() or np.isinf(block.forces).any():
-        raise DataError(f"{where}: infinite energies or forces; remove these conformations")
-
-
 def usable(block: Block, max_force: float | None) -> tuple[NDArray[np.bool_], Exclusions]:
-    """Marks the conformations to train on, `[n_conf]`, and counts the others."""
+    """Marks the conformations to train on, `[n_conf]`, and counts the others.
+
+    Args:
+        block: of which `check_labels` says that forces are there altogether or not at all.
+        max_force: largest force on an atom, eV/A.
+    """
     largest = np.linalg.norm(block.forces, axis=-1).max(axis=-1)  # [n_conf], NaN where missing
     has_energy, has_forces = np.isfinite(block.energies), np.isfinite(largest)
     labelled = has_energy & has_forces

@@ -52,6 +52,11 @@ class Group(Protocol):
         ...
 
 
+def group_name(group: Group) -> str:
+    """Returns what a file calls a group: its path in an HDF5 file, else class and formula."""
+    return str(getattr(group, "name", f"{group.system_class}/{group.formula}"))
+
+
 @dataclass(frozen=True)
 class MemoryGroup:
     """A group whose conformations are held in memory."""

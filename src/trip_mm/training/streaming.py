@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
 from trip_mm.neighbors import batched_neighbor_list
+from trip_mm.training.checks import check_block
 from trip_mm.training.conformations import (
     Batch,
     ConformationStore,
     Exclusions,
     Part,
-    check_block,
     find_edges,
     ranges,
     usable,
@@ -300,7 +300,7 @@ def _write_slice(
     digest: "hashlib._Hash",
 ) -> tuple[_Index, Exclusions]:
     block = group.read(rows)
-    check_block(group, block, settings.lone_atom_energies)
+    check_block(group, block, settings.lone_atom_energies, rows.start)
     keep, lost = usable(block, settings.max_force)
     own = sum(settings.lone_atom_energies[int(z)] for z in group.atomic_numbers)
     positions, energies = block.positions[keep], block.energies[keep] - own
