@@ -277,6 +277,52 @@ def test_interaction_energies_by_hand(comp6: Dataset, journal: PredictionJournal
     assert by_separation[1.25].mae == pytest.approx(0.5)
 
 
+def test_finished_parts_and_the_joined_file_give_the_same(comp6: Dataset, tmp_path: Path) -> None:
+    items = list(comp6)
+    parts = tmp_path / "labels.h5.parts"
+    parts.mkdir()
+    header = FileHeader("x", "wb97x/6-31g*")
+    write_conformations(tmp_path / "labels.h5", items, header)
+    for number in range(3):  # conformations of a molecule are scattered over the parts
+        write_conformations(parts / f"part-{number}.h5", items[number::3], header)
+    joined, scattered = (Dataset.open(path) for path in (tmp_path / "labels.h5", parts))
+    assert len(scattered.groups) == 3 * len(joined.groups)
+
+    def off(found: Predicted) -> Predicted:  # by an amount that only the conformation decides
+        return Predicted(found.energy + float(np.sin(1e3 * found.forces[0, 0])), found.forces * 1.1)
+
+    first, second = (
+        evaluate_potentials(dataset, [Told(labels_of(joined, off))], PredictionJournal()).results[0]
+        for dataset in (joined, scattered)
+    )
+    assert first.errors["all"].relative_energy.n == 2 * 28
+    for name, own in first.errors.items():
+        other = second.errors[name]
+        assert other.relative_energy.n == own.relative_energy.n
+        for quantity in ("energy", "relative_energy", "force"):
+            one, two = getattr(own, quantity), getattr(other, quantity)
+            assert (two.mae, two.rmse) == (pytest.approx(one.mae), pytest.approx(one.rmse))
+    assert len(first.curves) == len(second.curves) == 2
+    for curve, other_curve in zip(first.curves, second.curves, strict=True):
+        np.testing.assert_allclose(other_curve.relative, curve.relative)
+
+
+def test_isomers_of_comp6_stay_apart(tmp_path: Path) -> None:
+    """Two molecules of one formula, each in two files: no pairs between the molecules."""
+    with h5py.File(FIXTURE) as source:
+        for number, rows in enumerate((slice(0, 3), slice(3, 8))):
+            with h5py.File(tmp_path / f"{number}.h5", "w") as out:
+                for name in ("mol00", "mol99"):
+                    group = out.create_group(f"s66x8/{name}")
+                    for key, values in source["s66x8/mol00"].items():
+                        group[key] = values[:] if key == "species" else values[rows]
+    dataset = Dataset.open(tmp_path)
+    told = Told(labels_of(dataset, same))
+    found = evaluate_potentials(dataset, [told], PredictionJournal()).results[0]
+    assert found.errors["all"].relative_energy.n == 2 * 28
+    assert [curve.scan.name for curve in found.curves] == ["s66x8/mol00", "s66x8/mol99"]
+
+
 def test_what_is_no_dimer_scan() -> None:
     rng = np.random.default_rng(0)
     water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
 from trip_mm.evaluation.journal import Predicted, PredictionJournal, prediction_key
+from trip_mm.evaluation.molecules import by_molecule
 from trip_mm.evaluation.predictors import Predictor
 from trip_mm.training.checks import check_labels
 from trip_mm.training.dataset import Dataset
@@ -26,8 +27,7 @@ class LabelledSet:
     Attributes:
         subsets: names of the classes that occur, sorted.
         subset_idx: `[n_conf]` int64, into `subsets`.
-        group_idx: `[n_conf]` int64; conformations of one group of a file are one molecule in
-            COMP6, and of one formula and class elsewhere.
+        molecule_idx: `[n_conf]` int64, the same for the same molecule (see `by_molecule`).
         formula_idx: `[n_conf]` int64, the same for the same formula.
         elements: atomic numbers that occur, ascending.
         compositions: atoms of each element, `[n_conf, n_elements]` float64.
@@ -38,7 +38,7 @@ class LabelledSet:
 
     subsets: tuple[str, ...]
     subset_idx: NDArray[np.int64]
-    group_idx: NDArray[np.int64]
+    molecule_idx: NDArray[np.int64]
     formula_idx: NDArray[np.int64]
     elements: tuple[int, ...]
     compositions: NDArray[np.float64]
@@ -60,7 +60,7 @@ class LabelledSet:
         return replace(
             self,
             subset_idx=self.subset_idx[mask],
-            group_idx=self.group_idx[mask],
+            molecule_idx=self.molecule_idx[mask],
             formula_idx=self.formula_idx[mask],
             compositions=self.compositions[mask],
             energies=self.energies[mask],
@@ -145,8 +145,8 @@ def collect(
     labels: list[tuple[Group, int, Block]] = []
     outcomes: list[list[Predicted]] = [[] for _ in everyone]
     n_unlabelled = 0
-    for number, group in enumerate(dataset.groups):
-        for block in _labelled_blocks(group):
+    for number, parts in enumerate(by_molecule(dataset.groups)):
+        for group, block in ((part, block) for part in parts for block in _labelled_blocks(part)):
             usable = np.isfinite(block.energies) & np.isfinite(block.forces).all(axis=(1, 2))
             if reference is not None:
                 usable[:] = True

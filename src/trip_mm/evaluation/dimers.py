@@ -1,9 +1,9 @@
 """Dimers pulled apart: finding them in a data set, and their interaction energies.
 
-A dimer scan is a group whose conformations are the same two rigid molecules at different
-separations, as in S66x8. Labels of the molecules alone are rarely in the data (COMP6 has none).
-They are not needed for energies relative to the largest separation: the molecules are rigid, so
-their energies cancel,
+A dimer scan is a molecule of `by_molecule` whose conformations are the same two rigid molecules at
+different separations, as in S66x8. Labels of the molecules alone are rarely in the data (COMP6 has
+none). They are not needed for energies relative to the largest separation: the molecules are rigid,
+so their energies cancel,
 
     E_int(r) - E_int(r_max) = E_dimer(r) - E_dimer(r_max),
 
@@ -22,6 +22,7 @@ from trip_mm.elements import formula
 from trip_mm.evaluation.collection import predictions
 from trip_mm.evaluation.journal import PredictionJournal
 from trip_mm.evaluation.metrics import Deviation, deviation
+from trip_mm.evaluation.molecules import by_molecule
 from trip_mm.evaluation.predictors import Predictor
 from trip_mm.geometry.fragments import bonds_from_distances, molecule_of_atoms
 from trip_mm.training.dataset import Dataset
@@ -118,37 +119,42 @@ class InteractionErrors:
 
 
 def find_dimer_scans(dataset: Dataset) -> list[DimerScan]:
-    """Finds the groups that are two rigid molecules at different separations."""
-    return [scan for group in dataset.groups if (scan := _scan(group)) is not None]
+    """Finds conformations that are two rigid molecules at different separations."""
+    scans = (_scan(groups) for groups in by_molecule(dataset.groups))
+    return [scan for scan in scans if scan is not None]
 
 
-def _scan(group: Group) -> DimerScan | None:
-    numbers = group.atomic_numbers
-    if group.n_conformations < _FEWEST_POINTS:
+def _scan(groups: Sequence[Group]) -> DimerScan | None:
+    groups = [group for group in groups if group.n_conformations]
+    if sum(group.n_conformations for group in groups) < _FEWEST_POINTS:
         return None
-    first = group.read(slice(0, 1)).positions[0]
+    numbers = groups[0].atomic_numbers
+    first = groups[0].read(slice(0, 1)).positions[0]
     molecules = molecule_of_atoms(len(numbers), bonds_from_distances(numbers, first))
     if molecules.max() != 1:
         return None
-    block = group.read(slice(0, group.n_conformations))
-    for own in block.positions[1:]:
+    if any((group.atomic_numbers != numbers).any() for group in groups):
+        return None
+    blocks = [group.read(slice(0, group.n_conformations)) for group in groups]
+    positions = np.concatenate([block.positions for block in blocks])
+    for own in positions[1:]:
         if (molecule_of_atoms(len(numbers), bonds_from_distances(numbers, own)) != molecules).any():
             return None
-    if not all(_is_rigid(block.positions[:, molecules == m]) for m in (0, 1)):
+    if not all(_is_rigid(positions[:, molecules == m]) for m in (0, 1)):
         return None
-    between = block.positions[:, molecules == 0, None] - block.positions[:, None, molecules == 1]
+    between = positions[:, molecules == 0, None] - positions[:, None, molecules == 1]
     closest = np.linalg.norm(between, axis=-1).min(axis=(1, 2))
     order = np.argsort(closest, kind="stable")
-    name = group_name(group)
+    name = group_name(groups[0])
     return DimerScan(
         name,
         _s66_kind(name),
         numbers,
         molecules,
-        block.positions[order],
+        positions[order],
         closest[order],
-        block.energies[order],
-        block.n_unpaired[order],
+        np.concatenate([block.energies for block in blocks])[order],
+        np.concatenate([block.n_unpaired for block in blocks])[order],
     )
 
 

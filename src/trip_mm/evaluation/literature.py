@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from trip_mm.evaluation.molecules import is_of_comp6
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.formats import COMP6_KEYS, Hdf5Group
 from trip_mm.training.levels import same_level
 
 
@@ -52,5 +52,5 @@ def comp6_table() -> PublishedTable:
 def is_comp6(dataset: Dataset) -> bool:
     """Whether all groups come from files of COMP6 at its level of theory."""
     return same_level(dataset.level_of_theory, "wb97x/6-31g*") and all(
-        isinstance(group, Hdf5Group) and group.keys == COMP6_KEYS for group in dataset.groups
+        map(is_of_comp6, dataset.groups)
     )

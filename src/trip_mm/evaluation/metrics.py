@@ -2,7 +2,7 @@
 
 Energies are compared per conformation, forces per component (Smith et al., J. Chem. Phys. 148,
 241733, 2018; TrIP thesis, Table 5). Relative energies are differences between conformations of one
-group, over all pairs, which no energy offset can touch. The window keeps conformations at most
+molecule, over all pairs, which no energy offset can touch. The window keeps conformations at most
 100 kcal/mol above the lowest one of their formula in their subset.
 """
 
@@ -36,7 +36,7 @@ class SetErrors:
         n_conformations: their number.
         energy: per conformation, kcal/mol.
         energy_mae_per_atom: mean of absolute error / n_atoms, kcal/mol.
-        relative_energy: over pairs of one group, kcal/mol.
+        relative_energy: over pairs of one molecule, kcal/mol.
         force: per component, kcal/mol/A.
     """
 
@@ -75,20 +75,20 @@ def deviation(errors: NDArray[np.float64]) -> Deviation:
     )
 
 
-def pair_deviation(errors: NDArray[np.float64], group_idx: NDArray[np.int64]) -> Deviation:
-    """Returns the deviation of differences between all pairs of one group.
+def pair_deviation(errors: NDArray[np.float64], molecule_idx: NDArray[np.int64]) -> Deviation:
+    """Returns the deviation of differences between all pairs of one molecule.
 
     With the errors d sorted ascending, the sum of |d_i - d_j| over pairs is
     sum_k (2 k - n + 1) d_k, and the sum of squares n sum (d - mean)^2: no pair is formed.
 
     Args:
         errors: of each conformation, `[n_conf]`.
-        group_idx: `[n_conf]`.
+        molecule_idx: `[n_conf]`.
     """
     absolute = squared = 0.0
     n_pairs = 0
-    order = np.lexsort((errors, group_idx))
-    bounds = np.flatnonzero(np.diff(group_idx[order])) + 1
+    order = np.lexsort((errors, molecule_idx))
+    bounds = np.flatnonzero(np.diff(molecule_idx[order])) + 1
     for own in np.split(errors[order], bounds):
         n = len(own)
         centred = own - own.mean() if n else own
@@ -180,6 +180,6 @@ def _errors(
         int(rows.sum()),
         deviation(energy[rows]),
         deviation(energy[rows] / n_atoms[rows]).mae,
-        pair_deviation(energy[rows], labelled.group_idx[rows]),
+        pair_deviation(energy[rows], labelled.molecule_idx[rows]),
         deviation(force[np.repeat(rows, n_atoms)]),
     )

@@ -92,8 +92,8 @@ def error_table(evaluation: Evaluation) -> Table:
             f"* {row.potential}: {row.note}." for row in evaluation.published.rows if row.note
         ]
     notes.append(
-        "energy: per conformation; relative: differences between conformations of one group, all "
-        "pairs; per atom: MAE."
+        "energy: per conformation; relative: differences between conformations of one molecule, "
+        "all pairs; per atom: MAE."
     )
     title = "Errors, MAE/RMSE: energies in kcal/mol, force components in kcal/mol/A"
     return Table(title, _ERROR_HEADERS, tuple(rows), tuple(notes))
