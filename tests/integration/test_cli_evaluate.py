@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from trip_mm.cli.main import app
+from trip_mm.evaluation.journal import Predicted
+from trip_mm.evaluation.predictors import SinglePredictor
 
 FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"
 
@@ -43,6 +46,26 @@ def test_table_of_comp6(tmp_path: Path) -> None:
     assert errors["n_conformations"] == 16
     # The model stands for another level; a sign error in the forces would triple this.
     assert force["mae"] < 8.0
+
+
+def test_failures_of_a_reference_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(
+        self: SinglePredictor,
+        atomic_numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        n_unpaired: NDArray[np.int64],
+    ) -> list[Predicted]:
+        shape = (len(atomic_numbers), 3)
+        if len(atomic_numbers) == 9:
+            return [Predicted.failed(9, "SCF did not converge") for _ in positions]
+        return [Predicted(-100.0, np.zeros(shape)) for _ in positions]
+
+    monkeypatch.setattr(SinglePredictor, "check", lambda self, dataset: None)
+    monkeypatch.setattr(SinglePredictor, "predict", predict)
+    status, out, err = call("evaluate", "trip-gfn2-s", FIXTURE, "--reference", "gfn2")
+    assert status == 0, err
+    assert "GFN2-xTB failed on 8 conformations (SCF did not converge), which are left out" in out
+    assert "1 of 2 dimers left out: a separation has no label." in out
 
 
 @pytest.mark.parametrize(

@@ -400,6 +400,41 @@ def test_a_reference_takes_the_place_of_labels(comp6: Dataset) -> None:
     assert any("instead of those in the data" in note for note in found.notes)
 
 
+def test_failures_of_a_reference_are_reported(comp6: Dataset, tmp_path: Path) -> None:
+    bad = comp6[3].positions.tobytes()
+
+    def failing(numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> Predicted:
+        if len(numbers) == 9:  # the second dimer
+            return Predicted.failed(9, "SCF did not converge")
+        if positions.tobytes() == bad:
+            return Predicted.failed(len(numbers), "energy or forces are not finite")
+        return labels_of(comp6, same)(numbers, positions)
+
+    told, teacher = Told(labels_of(comp6, same)), Told(failing, name="teacher")
+    found = evaluate_potentials(comp6, [told], PredictionJournal(), reference=teacher)
+    failures = {"energy or forces are not finite": 1, "SCF did not converge": 8}
+    assert len(found.labelled) == 7
+    assert found.labelled.reference_failures == failures
+    assert (len(found.scans), found.n_scans_left_out) == (0, 2)
+    write_report(found, tmp_path, ["comp6.h5"])
+    document = json.loads((tmp_path / "evaluation.json").read_text())
+    assert document["reference"]["failures"] == failures
+    assert document["reference"]["potential"] == "trip:teacher"
+    assert document["data"]["n_dimer_scans_left_out"] == 2
+    text = (tmp_path / "evaluation.md").read_text()
+    for line in (
+        "TrIP teacher failed on 8 conformations (SCF did not converge), which are left out.",
+        "failed on 1 conformations (energy or forces are not finite)",
+        "2 of 2 dimers left out: a separation has no label.",
+    ):
+        assert line in text
+    plain = evaluate_potentials(comp6, [told], PredictionJournal())
+    assert (plain.reference, plain.n_scans_left_out) == (None, 0)
+    assert plain.labelled.reference_failures == {}
+    without = evaluate_potentials(comp6, [teacher], PredictionJournal())
+    assert any("No interaction energies" in note for note in without.notes)
+
+
 def test_missing_labels_are_left_out_and_counted(
     tmp_path: Path, journal: PredictionJournal
 ) -> None:

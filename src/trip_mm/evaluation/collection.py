@@ -1,7 +1,7 @@
 """Labels and predictions of a data set, side by side."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class LabelledSet:
         energies: total energies, eV, `[n_conf]`.
         forces: eV/A, `[n_total, 3]`.
         n_unlabelled: conformations without energy or without any forces, which are left out.
+        reference_failures: number of conformations that the potential in the place of the labels
+            could not evaluate, by reason; they are left out.
     """
 
     subsets: tuple[str, ...]
@@ -45,6 +47,7 @@ class LabelledSet:
     energies: NDArray[np.float64]
     forces: NDArray[np.float64]
     n_unlabelled: int = 0
+    reference_failures: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.energies)
@@ -164,7 +167,13 @@ def collect(
     if reference is None:
         return labelled, predicted
     *others, last = predicted
-    return replace(labelled, energies=last.energies, forces=last.forces), others
+    relabelled = replace(
+        labelled,
+        energies=last.energies,
+        forces=last.forces,
+        reference_failures=last.failures,
+    )
+    return relabelled, others
 
 
 def _labelled_blocks(group: Group) -> Iterator[Block]:

@@ -83,8 +83,10 @@ class Evaluation:
     Attributes:
         labelled: the labels.
         level_of_theory: of the labels, empty where unknown.
+        reference: the potential whose predictions took the place of the labels, None without one.
         results: one for each potential.
-        scans: dimer scans found in the data.
+        scans: dimer scans found in the data, with a label at every separation.
+        n_scans_left_out: dimer scans without a label at some separation.
         published: rows to print beside; None where the labels are not COMP6's.
         n_above_window: conformations more than 100 kcal/mol above the lowest of their formula.
         notes: what concerns all potentials.
@@ -92,8 +94,10 @@ class Evaluation:
 
     labelled: LabelledSet
     level_of_theory: str
+    reference: Predictor | None
     results: tuple[PotentialResult, ...]
     scans: tuple[DimerScan, ...]
+    n_scans_left_out: int
     published: PublishedTable | None
     n_above_window: int
     notes: tuple[str, ...]
@@ -124,11 +128,11 @@ def evaluate_potentials(
     """
     labelled, predicted = collect(dataset, predictors, journal, advance, reference)
     keep = within_window(labelled)
-    scans = find_dimer_scans(dataset)
+    found = find_dimer_scans(dataset)
     if reference is None:
-        level, scans = dataset.level_of_theory, labelled_scans(scans)
+        level, scans = dataset.level_of_theory, labelled_scans(found)
     else:
-        level, scans = reference.level, relabelled_scans(scans, reference, journal)
+        level, scans = reference.level, relabelled_scans(found, reference, journal)
     results = []
     for own in predicted:
         shift, notes = _offsets(level, labelled, own, offsets)
@@ -142,14 +146,18 @@ def evaluate_potentials(
                 tuple(notes),
             )
         )
-    notes = _common_notes(labelled, predicted, keep)
-    if reference is not None:
-        notes.insert(0, f"Labels: {reference.spec.label} instead of those in the data.")
+    notes = [
+        *_label_notes(labelled, reference),
+        *_common_notes(labelled, predicted, keep),
+        *_dimer_notes(len(found), len(scans), results),
+    ]
     return Evaluation(
         labelled,
         level,
+        reference,
         tuple(results),
         tuple(scans),
+        len(found) - len(scans),
         comp6_table() if reference is None and is_comp6(dataset) else None,
         int((~keep).sum()),
         tuple(notes),
@@ -180,6 +188,27 @@ def _offsets(
         "relative energies, forces and interaction energies do not depend on it."
     )
     return fitted_offsets(labelled, predicted), notes
+
+
+def _label_notes(labelled: LabelledSet, reference: Predictor | None) -> list[str]:
+    if reference is None:
+        return []
+    label = reference.spec.label
+    return [f"Labels: {label} instead of those in the data."] + [
+        f"Labels: {label} failed on {count} conformations ({reason}), which are left out."
+        for reason, count in labelled.reference_failures.items()
+    ]
+
+
+def _dimer_notes(n_found: int, n_labelled: int, results: Sequence[PotentialResult]) -> list[str]:
+    notes = []
+    if n_labelled < n_found:
+        notes.append(
+            f"{n_found - n_labelled} of {n_found} dimers left out: a separation has no label."
+        )
+    if n_labelled and not any(result.curves for result in results):
+        notes.append(f"No interaction energies: a separation failed in all {n_labelled} dimers.")
+    return notes
 
 
 def _common_notes(

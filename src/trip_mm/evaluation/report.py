@@ -11,6 +11,7 @@ from trip_mm import __version__
 from trip_mm.evaluation.dimers import errors_by_separation, interaction_errors
 from trip_mm.evaluation.evaluation import Evaluation, PotentialResult
 from trip_mm.evaluation.plots import interaction_figure, parity_figure, write_picture
+from trip_mm.evaluation.predictors import Predictor
 from trip_mm.evaluation.tables import all_tables
 from trip_mm.simulation.run_directory import write_atomically
 
@@ -88,21 +89,35 @@ def document(evaluation: Evaluation, data_files: list[str]) -> dict[str, Any]:
             "n_unlabelled": evaluation.labelled.n_unlabelled,
             "subsets": list(evaluation.labelled.subsets),
             "n_dimer_scans": len(evaluation.scans),
+            "n_dimer_scans_left_out": evaluation.n_scans_left_out,
             "n_above_100_kcal_per_mol": evaluation.n_above_window,
         },
+        "reference": _reference(evaluation),
         "notes": list(evaluation.notes),
         "potentials": [_potential(result) for result in evaluation.results],
         "published": None if published is None else asdict(published),
     }
 
 
-def _potential(result: PotentialResult) -> dict[str, Any]:
-    predictor = result.predictor
+def _named(predictor: Predictor) -> dict[str, Any]:
     return {
-        "label": result.label,
+        "label": predictor.spec.label,
         "potential": str(predictor.spec),
         "identity": predictor.identity,
         "level_of_theory": predictor.level,
+    }
+
+
+def _reference(evaluation: Evaluation) -> dict[str, Any] | None:
+    if evaluation.reference is None:
+        return None
+    failures = evaluation.labelled.reference_failures
+    return {**_named(evaluation.reference), "failures": failures}
+
+
+def _potential(result: PotentialResult) -> dict[str, Any]:
+    return {
+        **_named(result.predictor),
         "failures": result.predicted.failures,
         "notes": list(result.notes),
         "offsets_ev": result.offsets.to_dict(),
