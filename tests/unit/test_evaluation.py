@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -584,6 +585,90 @@ def test_refusals_come_before_any_work(
     with pytest.raises(UnsupportedElementError, match="TrIP tiny: does not know S"):
         collect(dataset, [told, TripPredictor(parse_potential(str(model)), "cpu")], journal)
     assert told.n_evaluations == 0
+
+
+def beside_water(*numbers: int) -> Dataset:
+    """Two groups: water, then a molecule of other elements."""
+    grid = 1.1 * np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    items = [
+        Conformation(np.array(own), grid[: len(own)], -1.0, np.zeros((len(own), 3)), name, "X", "x")
+        for name, own in (("a", (8, 1, 1)), ("b", numbers))
+    ]
+    return Dataset(list(group_conformations(items, {})))
+
+
+@pytest.mark.parametrize(
+    ("potential", "element", "message"),
+    [
+        ("wb97x/6-31g*", 92, r"6-31G\*: b/X: has no parameters for U; .*another basis"),
+        ("df-pbe/cc-pvdz", 53, "b/X: has no parameters for I;"),
+        ("gfn2", 87, "GFN2-xTB: b/X: has no parameters for Fr; .*another potential"),
+    ],
+)
+def test_elements_of_later_groups_are_refused_before_any_work(
+    journal: PredictionJournal, potential: str, element: int, message: str
+) -> None:
+    pytest.importorskip("tblite" if potential == "gfn2" else "pyscf")
+    told = Told(lambda numbers, own: Predicted(0.0, np.zeros(own.shape)))
+    with pytest.raises(UnsupportedElementError, match=message):
+        collect(beside_water(1, element), [told, predictor(parse_potential(potential))], journal)
+    assert told.n_evaluations == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_models_of_openmm_ml_are_tried_on_every_set_of_elements(
+    journal: PredictionJournal, at_once: bool
+) -> None:
+    """MACE refuses an element when the System is made, ANI when the energy is computed."""
+    mlpotential = pytest.importorskip("openmmml.mlpotential")
+    import openmm
+
+    tried = []
+
+    def compute(state: object, known: bool) -> tuple[float, NDArray[np.float64]]:
+        if not known:
+            raise ValueError("16 is not in list")
+        return 1.0, np.zeros((3, 3))
+
+    class Impl(mlpotential.MLPotentialImpl):  # type: ignore[misc, name-defined]
+        def addForces(self, topology, system, atoms, forceGroup, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            symbols = [atom.element.symbol for atom in topology.atoms()]
+            tried.append(symbols)
+            if at_once and "S" in symbols:
+                raise ValueError("16 is not in list")
+            system.addForce(openmm.PythonForce(partial(compute, known="S" not in symbols)))
+
+    class Factory(mlpotential.MLPotentialImplFactory):  # type: ignore[misc, name-defined]
+        def createImpl(self, name, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            return Impl()
+
+    mlpotential.MLPotential.registerImplFactory("tried", Factory())
+    told = Told(lambda numbers, own: Predicted(0.0, np.zeros(own.shape)))
+    peer = predictor(parse_potential("openmm-ml:tried"))
+    message = r"tried: b/X: the model does not take a molecule of H, S \(.*16 is not in list"
+    with pytest.raises(UnsupportedElementError, match=message):
+        collect(beside_water(1, 1, 16), [told, peer], journal)
+    assert told.n_evaluations == 0
+    tried.clear()
+    same_elements = beside_water(1, 8, 1)
+    peer = predictor(parse_potential("openmm-ml:tried"))
+    labelled, _ = collect(same_elements, [peer], PredictionJournal())
+    assert (len(labelled), len(tried)) == (2, 1)
+
+
+def test_a_torn_molecule_fails_alone_under_amber14(journal: PredictionJournal) -> None:
+    water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    torn = water * np.array([[1.0], [3.0], [1.0]])
+    items = [
+        Conformation(np.array([8, 1, 1]), own, -1.0, np.zeros((3, 3)), "water", "H2O", "x")
+        for own in (water, torn)
+    ]
+    dataset = Dataset(list(group_conformations(items, {})))
+    labelled, (found,) = collect(dataset, [SinglePredictor(parse_potential("amber14"))], journal)
+    assert len(labelled) == 1
+    ((reason, count),) = found.failures.items()
+    assert count == 1
+    assert "no parameters" in reason
 
 
 def test_report_holds_every_number(comp6: Dataset, tmp_path: Path) -> None:

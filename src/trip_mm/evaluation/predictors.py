@@ -14,13 +14,14 @@ from trip_mm.errors import (
     UnsupportedElementError,
     UnsupportedSystemError,
 )
+from trip_mm.evaluation.coverage import refuse_unknown_elements
 from trip_mm.evaluation.journal import Predicted
 from trip_mm.evaluation.levels import level_of_method
 from trip_mm.geometry.fragments import bonds_from_distances
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.groups import group_name
+from trip_mm.training.groups import Group, group_name
 
 if TYPE_CHECKING:
     from trip_mm.potential import TripPotential
@@ -150,16 +151,61 @@ class SinglePredictor:
         self._bound: tuple[tuple[object, ...], EnergyFunction] | None = None
 
     def check(self, dataset: Dataset) -> None:
-        """Binds the potential to the first conformation of a group: of every one for Amber14."""
-        groups = [group for group in dataset.groups if group.n_conformations]
-        for group in groups if self.spec.kind == "amber14" else groups[:1]:
-            block = group.read(slice(0, 1))
-            try:
-                self._bind(group.atomic_numbers, block.positions[0], int(block.n_unpaired[0]))
-            except UnsupportedSystemError as error:
-                raise UnsupportedSystemError(
-                    f"{self.spec.label}: {group_name(group)}: {error}"
-                ) from error
+        """Tries the potential on the first conformation of every set of elements.
+
+        Of every group for Amber14, which knows molecules and not elements.
+        """
+        seen = set()
+        for group in dataset.groups:
+            elements = frozenset(group.atomic_numbers.tolist())
+            if group.n_conformations and (elements not in seen or self.spec.kind == "amber14"):
+                seen.add(elements)
+                self._check_group(group)
+
+    def _check_group(self, group: Group) -> None:
+        block = group.read(slice(0, 1))
+        numbers, positions = group.atomic_numbers, block.positions[0]
+        where = f"{self.spec.label}: {group_name(group)}"
+        try:
+            if self.spec.kind == "openmm-ml":
+                self._try(numbers, positions)
+                return
+            self._bind(numbers, positions, int(block.n_unpaired[0]))
+            if self.spec.kind == "qm":
+                refuse_unknown_elements(self.spec, numbers)
+        except UnsupportedSystemError as error:
+            raise UnsupportedSystemError(f"{where}: {error}") from error
+        except UnsupportedElementError as error:
+            raise UnsupportedElementError(f"{where}: {error}") from error
+
+    def _try(self, atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> None:
+        """Evaluates once: some models notice an element that they lack only then.
+
+        Raises:
+            UnsupportedElementError: the model does not take the molecule.
+            TripError: as `bind`.
+        """
+        import openmm
+
+        try:
+            self._bind(atomic_numbers, positions, 0)(positions)
+        except EvaluationError:
+            return  # of this geometry, and counted when its turn comes
+        except (openmm.OpenMMException, ValueError, LookupError, RuntimeError) as error:
+            raise self._not_taken(atomic_numbers, error) from error
+        except ConfigError as error:
+            if not isinstance(error.__cause__, ValueError):
+                raise
+            raise self._not_taken(atomic_numbers, error.__cause__) from error
+
+    def _not_taken(
+        self, atomic_numbers: NDArray[np.int64], error: Exception
+    ) -> UnsupportedElementError:
+        symbols = ", ".join(SYMBOLS[z] for z in np.unique(atomic_numbers))
+        return UnsupportedElementError(
+            f"the model does not take a molecule of {symbols} ({error}); leave such data out, or "
+            "see the models that openmm-ml documents"
+        )
 
     def predict(
         self,
@@ -173,7 +219,7 @@ class SinglePredictor:
             try:
                 energy, forces = self._bind(atomic_numbers, own, int(unpaired))(own)
                 outcomes.append(Predicted(float(energy), np.asarray(forces, dtype=np.float64)))
-            except EvaluationError as error:
+            except (EvaluationError, UnsupportedSystemError) as error:
                 reason = str(error).removeprefix(f"{self.spec.label}: ")
                 outcomes.append(Predicted.failed(len(own), reason))
         return outcomes
