@@ -514,6 +514,46 @@ def test_a_killed_evaluation_goes_on_where_it_was(comp6: Dataset, tmp_path: Path
     assert other.n_evaluations == 16
 
 
+def test_predictions_of_another_version_are_not_taken(
+    comp6: Dataset, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that a later version corrects must not leave its predictions behind."""
+    path = tmp_path / "predictions.sqlite"
+    dataset = Dataset(comp6.groups[:1], comp6.level_of_theory)
+    computed = []
+    predict = TripPredictor.predict
+
+    def counting(self, atomic_numbers, positions, n_unpaired):  # type: ignore[no-untyped-def]
+        computed.append(len(positions))
+        return predict(self, atomic_numbers, positions, n_unpaired)
+
+    monkeypatch.setattr(TripPredictor, "predict", counting)
+    for release in ("0.1.0", "0.1.0", "0.1.1"):
+        monkeypatch.setattr("trip_mm.evaluation.predictors.__version__", release)
+        collect(dataset, [predictor(parse_potential(str(model)))], PredictionJournal(path))
+    assert computed == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("potential", "packages"),
+    [
+        ("gfn2", ["tblite"]),
+        ("wb97x/6-31g*", ["pyscf"]),
+        ("openmm-ml:ani2x", ["openmmml", "openmm", "torch", "torchani"]),
+        ("openmm-ml:mace-off23-small", ["openmmml", "openmm", "torch", "mace-torch"]),
+    ],
+)
+def test_identities_name_the_versions_of_what_computes(
+    potential: str, packages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trip_mm.evaluation.predictors.version", lambda name: f"9 of {name}")
+    monkeypatch.setattr("trip_mm.evaluation.predictors.__version__", "7")
+    identity = predictor(parse_potential(potential)).identity
+    assert identity == ", ".join(
+        [f"{parse_potential(potential)} trip-mm 7", *(f"{name} 9 of {name}" for name in packages)]
+    )
+
+
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "predictions.sqlite"
     path.write_bytes(b"this is no database" * 100)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trip_mm import __version__
 from trip_mm.elements import SYMBOLS
 from trip_mm.errors import (
     BackendError,
@@ -28,7 +29,17 @@ if TYPE_CHECKING:
 
 _DEVICES = ("cpu", "cuda")
 _NOT_FINITE = "energy or forces are not finite"
-_PACKAGES = {"amber14": ("openmm",), "openmm-ml": ("openmmml", "openmm")}
+_PACKAGES = {"amber14": ("openmm",), "openmm-ml": ("openmmml", "openmm", "torch")}
+_MODEL_PACKAGES = {
+    "aceff": "torchmd-net",
+    "aimnet": "aimnet",
+    "ani": "torchani",
+    "mace": "mace-torch",
+    "nequip": "nequip",
+    "orb": "orb-models",
+    "torchmdnet": "torchmd-net",
+}
+"""Package of a model of openmm-ml, by the start of the model's name."""
 
 
 class Predictor(Protocol):
@@ -46,7 +57,7 @@ class Predictor(Protocol):
 
     @property
     def identity(self) -> str:
-        """Name with version or checksum: equal identities predict equal numbers."""
+        """Name or checksum, and versions of what computes: equal ones predict equal numbers."""
         ...
 
     def check(self, dataset: Dataset) -> None:
@@ -104,7 +115,7 @@ class TripPredictor:
         self._potential: TripPotential = loaded.with_kernels()
         self.spec = spec
         self.level = trained_level(spec.name, loaded.metadata)
-        self.identity = f"trip:{loaded.sha256} {loaded.dtype}"
+        self.identity = f"trip:{loaded.sha256} {loaded.dtype} trip-mm {__version__}"
 
     def check(self, dataset: Dataset) -> None:
         """Refuses elements that the model has never seen."""
@@ -239,7 +250,9 @@ class SinglePredictor:
 
 def _versions(spec: PotentialSpec) -> str:
     names = _PACKAGES.get(spec.kind, ("pyscf",) if spec.is_quantum else ("tblite",))
-    found = []
+    if spec.kind == "openmm-ml":
+        names += tuple(own for start, own in _MODEL_PACKAGES.items() if spec.name.startswith(start))
+    found = [f"trip-mm {__version__}"]
     for name in names:
         try:
             found.append(f"{name} {version(name)}")
