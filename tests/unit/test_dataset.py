@@ -203,6 +203,29 @@ def test_split_keeps_formulas_and_trajectories_whole(tmp_path: Path) -> None:
     assert json.loads(split.to_json())["n_train"] == len(split.train)
 
 
+def write_sources(path: Path, system_class: str, counts: dict[str, int]) -> Path:
+    """Writes water trimers, `counts[source]` of each source, split by source."""
+    items = [
+        make_conformation("OHH" * 3, source, system_class, seed=i)
+        for source, count in counts.items()
+        for i in range(count)
+    ]
+    write_conformations(path, items, FileHeader("here", split_by={system_class: "source"}))
+    return path
+
+
+def test_other_classes_change_nothing_of_what_a_class_holds_out(tmp_path: Path) -> None:
+    old = write_sources(tmp_path / "old.h5", "old", {f"run{i}": 4 for i in range(20)})
+    for name in ("added", "visited"):  # before and after `old` in the alphabet
+        new = write_sources(tmp_path / f"{name}.h5", name, {f"run{i}": 4 for i in range(20)})
+        for seed in range(5):
+            alone = Dataset.open(old).split(0.1, seed)
+            together = Dataset.open(old, new).split(0.1, seed)
+            assert alone.held_out == tuple(k for k in together.held_out if k.startswith("old/"))
+            kept = together.validation[together.validation < 80]
+            np.testing.assert_array_equal(kept, alone.validation)
+
+
 def test_several_files_preload_and_pickle(tmp_path: Path) -> None:
     header = FileHeader("here", "GFN2-xTB", {1: -10.0})
     for name, seed in (("part-0.h5", 1), ("part-1.h5", 2)):

@@ -161,7 +161,7 @@ class Dataset:
         molecule does not give away its relaxed form. Keys (formulas, or the sources of one class)
         are drawn until `fraction` of their conformations is held out; a class of one source, and
         formulas of up to three atoms, are trained on entirely: no other formula can stand for
-        them.
+        them. Each class is drawn by itself: data of other classes change nothing.
 
         Args:
             fraction: share of the conformations of each class to hold out, 0 to 1.
@@ -173,12 +173,11 @@ class Dataset:
         if not 0.0 <= fraction < 1.0:
             raise DataError(f"split fraction {fraction} is outside [0, 1); use 0.05, for example")
         members = self._split_members()
-        rng = np.random.default_rng(seed)
         held_out: list[str] = []
         mask = np.zeros(len(self), dtype=bool)
         for pool, by_key in sorted(members.items()):
             counts = {key: sum(map(len, rows)) for key, rows in by_key.items()}
-            for key in _draw_keys(counts, fraction, rng):
+            for key in _draw_keys(pool, counts, fraction, seed):
                 held_out.append(f"{pool}/{key}")
                 mask[np.concatenate(by_key[key])] = True
         return Split(np.flatnonzero(~mask), np.flatnonzero(mask), tuple(sorted(held_out)), seed)
@@ -199,20 +198,23 @@ class Dataset:
         return members
 
 
-def _draw_keys(counts: dict[str, int], fraction: float, rng: np.random.Generator) -> list[str]:
+def _draw_keys(pool: str, counts: dict[str, int], fraction: float, seed: int) -> list[str]:
     """Draws keys until their conformations make up `fraction` (at most half as much again)."""
-    keys = sorted(counts)
     target = fraction * sum(counts.values())
-    if len(keys) < 2 or target == 0:
+    if len(counts) < 2 or target == 0:
         return []
     drawn: list[str] = []
     held = 0
-    for index in rng.permutation(len(keys)):
-        key = keys[int(index)]
+    for key in sorted(counts, key=lambda key: _drawing_order(seed, pool, key)):
         if held < target and held + counts[key] <= 1.5 * target:
             drawn.append(key)
             held += counts[key]
-    return drawn or [min(keys, key=lambda key: (counts[key], key))]
+    return drawn or [min(counts, key=lambda key: (counts[key], key))]
+
+
+def _drawing_order(seed: int, pool: str, key: str) -> str:
+    """Random by seed, but a matter of this key alone: other keys and pools cannot shift it."""
+    return hashlib.sha256(json.dumps([seed, pool, key]).encode("utf-8")).hexdigest()
 
 
 def expand_files(paths: Sequence[str | Path]) -> list[Path]:
