@@ -66,7 +66,7 @@ def write_config(path: Path, data_file: Path, **changes) -> Path:
     values = {
         "name": "tiny",
         "seed": 3,
-        "data": {"files": [str(data_file)], "split": {"validation_fraction": 0.3}},
+        "data": {"files": [str(data_file)], "split": {"validation_fraction": 0.4}},
         "model": {
             "elements": ["H", "O"],
             "n_channels": 4,
@@ -188,7 +188,11 @@ def test_a_model_learns_and_is_exported_with_its_record(tmp_path, data_file):
         validation={"every_steps": 25},
         checkpoint_interval="1 h",
         ema_decay=0.9,
-        data={"files": [str(data_file)], "test_files": [str(data_file)]},
+        data={
+            "files": [str(data_file)],
+            "test_files": [str(data_file)],
+            "split": {"validation_fraction": 0.4},
+        },
     )
     lines: list[str] = []
     path = train(config, tmp_path / "out", report=lines.append)
@@ -278,7 +282,7 @@ def test_a_run_killed_before_its_first_checkpoint_resumes_at_the_start(tmp_path,
 def test_data_on_disk_train_the_same_model(tmp_path, data_file):
     config = write_config(tmp_path / "train.yaml", data_file, checkpoint_interval="1 h")
     memory = train(config, tmp_path / "memory", report=silent)
-    changed = {"files": [str(data_file)], "split": {"validation_fraction": 0.3}, "storage": "disk"}
+    changed = {"files": [str(data_file)], "split": {"validation_fraction": 0.4}, "storage": "disk"}
     config = write_config(
         tmp_path / "disk.yaml", data_file, data=changed, checkpoint_interval="0.0001 s"
     )

@@ -62,7 +62,7 @@ def config_file(tmp_path_factory) -> Path:
     write_conformations(folder / "labels.h5", conformations, FileHeader("t", "t", LONE))
     config = {
         "name": "tiny",
-        "data": {"files": ["labels.h5"], "split": {"validation_fraction": 0.3}},
+        "data": {"files": ["labels.h5"], "split": {"validation_fraction": 0.4}},
         "model": MODEL,
         "optimizer": {"learning_rate": 1e-2, "clip": 1e6, "force_gradient": "central-difference"},
         "schedule": {"kind": "constant", "warmup_steps": 0},

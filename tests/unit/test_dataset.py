@@ -12,6 +12,7 @@ from trip_mm.errors import DataError
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations, write_geometries
 from trip_mm.training.groups import Conformation
+from trip_mm.training.splits import advise_to_hold_out, describe_too_few
 from trip_mm.units import HARTREE_TO_EV
 
 FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"
@@ -224,6 +225,23 @@ def test_other_classes_change_nothing_of_what_a_class_holds_out(tmp_path: Path) 
             assert alone.held_out == tuple(k for k in together.held_out if k.startswith("old/"))
             kept = together.validation[together.validation < 80]
             np.testing.assert_array_equal(kept, alone.validation)
+
+
+def test_a_source_too_large_for_the_fraction_is_trained_on(tmp_path: Path) -> None:
+    two = write_sources(tmp_path / "two.h5", "two", {"a": 10, "b": 10})
+    many = write_sources(tmp_path / "many.h5", "many", {f"run{i}": 4 for i in range(20)})
+    split = Dataset.open(two, many).split(0.1)
+    assert {key.split("/")[0] for key in split.held_out} == {"many"}
+    assert json.loads(split.to_json())["trained_entirely"] == ["two"]
+    assert describe_too_few(split) == ["two: too few sources to hold any out; all are trained on"]
+    alone = Dataset.open(two).split(0.1)
+    assert len(alone.validation) == 0
+    advice = advise_to_hold_out(alone)
+    assert advice.endswith("set data.split.validation_fraction to 0.34 or more")
+    assert len(Dataset.open(two).split(0.34).validation) == 10
+    assert len(Dataset.open(two).split(0.33).validation) == 0
+    one = write_sources(tmp_path / "one.h5", "one", {"a": 10})
+    assert "add data of other formulas or sources" in advise_to_hold_out(Dataset.open(one).split())
 
 
 def test_several_files_preload_and_pickle(tmp_path: Path) -> None:

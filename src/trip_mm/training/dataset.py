@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ from trip_mm.training.formats import FileContents, read_contents
 from trip_mm.training.groups import Block, Conformation, Group, MemoryGroup
 from trip_mm.training.levels import canonical_level
 
+FORMULA_POOL = "formula"
+"""The keys of all classes that are split by formula."""
+
 _BLOCK_CONFORMATIONS = 1024
 ENERGY_TOLERANCE = 1e-6
 """eV; lone-atom energies that differ by more are of different levels of theory."""
 
 _ALWAYS_TRAINED_ATOMS = 3
+_MOST_OF_TARGET = 1.5
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,16 @@ class Split:
         validation: positions in the dataset, `[n_validation]` int64, ascending.
         held_out: `formula/<formula>` and `<class>/<source>` keys that went to validation, sorted.
         seed: seed of the draw.
+        too_few: pools (`formula`, or a class that is split by source) of which nothing is held
+            out because no key is small enough, with the least fraction at which one would be;
+            None where there is no second key.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     held_out: tuple[str, ...]
     seed: int
+    too_few: dict[str, float | None] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns seed, sizes, held-out keys and a sha256 of the membership as JSON."""
@@ -47,6 +56,7 @@ class Split:
                 "n_train": len(self.train),
                 "n_validation": len(self.validation),
                 "held_out": list(self.held_out),
+                "trained_entirely": sorted(self.too_few),
                 "sha256": digest,
             }
         )
@@ -159,9 +169,10 @@ class Dataset:
 
         A formula is held out from every class that is split by formula, so that a stretched
         molecule does not give away its relaxed form. Keys (formulas, or the sources of one class)
-        are drawn until `fraction` of their conformations is held out; a class of one source, and
-        formulas of up to three atoms, are trained on entirely: no other formula can stand for
-        them. Each class is drawn by itself: data of other classes change nothing.
+        are drawn until `fraction` of their conformations is held out, never more than half as
+        much again: a class of one source, or of a few large ones, is trained on entirely and named
+        in `too_few`. So are formulas of up to three atoms: no other formula can stand for them.
+        Each class is drawn by itself: data of other classes change nothing.
 
         Args:
             fraction: share of the conformations of each class to hold out, 0 to 1.
@@ -174,13 +185,18 @@ class Dataset:
             raise DataError(f"split fraction {fraction} is outside [0, 1); use 0.05, for example")
         members = self._split_members()
         held_out: list[str] = []
+        too_few: dict[str, float | None] = {}
         mask = np.zeros(len(self), dtype=bool)
         for pool, by_key in sorted(members.items()):
             counts = {key: sum(map(len, rows)) for key, rows in by_key.items()}
-            for key in _draw_keys(pool, counts, fraction, seed):
+            drawn = _draw_keys(pool, counts, fraction, seed)
+            if not drawn and fraction:
+                too_few[pool] = _least_fraction(counts.values())
+            for key in drawn:
                 held_out.append(f"{pool}/{key}")
                 mask[np.concatenate(by_key[key])] = True
-        return Split(np.flatnonzero(~mask), np.flatnonzero(mask), tuple(sorted(held_out)), seed)
+        train, validation = np.flatnonzero(~mask), np.flatnonzero(mask)
+        return Split(train, validation, tuple(sorted(held_out)), seed, too_few)
 
     def _split_members(self) -> dict[str, dict[str, list[NDArray[np.int64]]]]:
         members: dict[str, dict[str, list[NDArray[np.int64]]]] = {}
@@ -188,7 +204,7 @@ class Dataset:
             rows = np.arange(offset, offset + group.n_conformations)
             if group.split_by == "formula":
                 if len(group.atomic_numbers) > _ALWAYS_TRAINED_ATOMS:
-                    by_key = members.setdefault("formula", {})
+                    by_key = members.setdefault(FORMULA_POOL, {})
                     by_key.setdefault(formula(group.atomic_numbers), []).append(rows)
                 continue
             by_key = members.setdefault(group.system_class, {})
@@ -199,17 +215,25 @@ class Dataset:
 
 
 def _draw_keys(pool: str, counts: dict[str, int], fraction: float, seed: int) -> list[str]:
-    """Draws keys until their conformations make up `fraction` (at most half as much again)."""
+    """Draws keys until their conformations make up `fraction`, at most half as much again."""
     target = fraction * sum(counts.values())
+    most = _MOST_OF_TARGET * target * (1.0 + 1e-9)
     if len(counts) < 2 or target == 0:
         return []
     drawn: list[str] = []
     held = 0
     for key in sorted(counts, key=lambda key: _drawing_order(seed, pool, key)):
-        if held < target and held + counts[key] <= 1.5 * target:
+        if held < target and held + counts[key] <= most:
             drawn.append(key)
             held += counts[key]
-    return drawn or [min(counts, key=lambda key: (counts[key], key))]
+    return drawn
+
+
+def _least_fraction(counts: Collection[int]) -> float | None:
+    """Returns the fraction, in full percent, at which the smallest key is held out."""
+    if len(counts) < 2:
+        return None
+    return math.ceil(100.0 * min(counts) / (_MOST_OF_TARGET * sum(counts))) / 100.0
 
 
 def _drawing_order(seed: int, pool: str, key: str) -> str:

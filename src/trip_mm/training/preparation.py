@@ -18,7 +18,7 @@ from trip_mm.training.conformations import ConformationStore, build_store
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.levels import same_level
 from trip_mm.training.record import Place, TrainingData
-from trip_mm.training.splits import SPLITTERS
+from trip_mm.training.splits import SPLITTERS, advise_to_hold_out, describe_too_few
 from trip_mm.training.statistics import (
     EnergyStatistics,
     energy_statistics,
@@ -57,9 +57,7 @@ def prepare(config: TrainingConfig, model_config: TripConfig, place: Place) -> P
     for line in _describe(data):
         place.report(line)
     if len(data.validation) == 0:
-        raise DataError(
-            "no conformation is held out; raise data.split.validation_fraction or add data"
-        )
+        raise DataError(advise_to_hold_out(data.split))
     # Repulsion and envelope only: random weights do.
     statistics = energy_statistics(
         data.train, data.self_energies, new_potential(model_config).model
@@ -198,6 +196,7 @@ def _describe(data: TrainingData) -> list[str]:
         n_train = int((data.train.class_idx == number).sum())
         n_validation = int((data.validation.class_idx == number).sum())
         lines.append(f"  {name}: {n_train} to train on, {n_validation} held out")
+    lines += [f"  {line}" for line in describe_too_few(data.split)]
     lost = data.train.exclusions
     if lost.total:
         lines.append(

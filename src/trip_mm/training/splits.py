@@ -1,13 +1,14 @@
 """Which conformations of a data set are held out: whole formulas, random ones, or the last ones."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
-from trip_mm.training.dataset import Dataset, Split
+from trip_mm.training.dataset import FORMULA_POOL, Dataset, Split
 
 Splitter = Callable[[Dataset, float, int], Split]
 
@@ -18,7 +19,8 @@ def split_by_formula(dataset: Dataset, fraction: float, seed: int) -> Split:
     held_out = np.zeros(len(dataset), dtype=bool)
     held_out[drawn.validation] = True
     held_out |= _same_formula(dataset, held_out)
-    return _split(held_out, drawn.held_out, seed)
+    train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    return replace(drawn, train=train, validation=validation)
 
 
 def split_randomly(dataset: Dataset, fraction: float, seed: int) -> Split:
@@ -31,7 +33,7 @@ def split_randomly(dataset: Dataset, fraction: float, seed: int) -> Split:
     n_held = round(fraction * len(dataset))
     held_out = np.zeros(len(dataset), dtype=bool)
     held_out[np.random.default_rng(seed).permutation(len(dataset))[:n_held]] = True
-    return _split(held_out, (), seed)
+    return _split(held_out, seed)
 
 
 def split_sequentially(dataset: Dataset, fraction: float, seed: int) -> Split:
@@ -41,7 +43,7 @@ def split_sequentially(dataset: Dataset, fraction: float, seed: int) -> Split:
     for group in dataset.groups:
         rows = np.arange(group.n_conformations)
         parts.append(rows >= group.n_conformations - round(fraction * group.n_conformations))
-    return _split(np.concatenate(parts), (), seed)
+    return _split(np.concatenate(parts), seed)
 
 
 SPLITTERS: dict[str, Splitter] = {
@@ -52,13 +54,34 @@ SPLITTERS: dict[str, Splitter] = {
 """By the names that `data.split.by` takes."""
 
 
+def describe_too_few(split: Split) -> list[str]:
+    """Says of which classes nothing is held out, a line for each."""
+    return [
+        f"{pool}: too few {'formulas' if pool == FORMULA_POOL else 'sources'} to hold any out; all "
+        "are trained on"
+        for pool in sorted(split.too_few)
+    ]
+
+
+def advise_to_hold_out(split: Split) -> str:
+    """Says how to hold out something where a split holds out nothing."""
+    enough = [fraction for fraction in split.too_few.values() if fraction is not None]
+    reasons = "; ".join(["no conformation is held out", *describe_too_few(split)])
+    if enough:
+        return f"{reasons}; set data.split.validation_fraction to {min(enough):.2f} or more"
+    return (
+        f"{reasons}; raise data.split.validation_fraction, add data of other formulas or sources, "
+        "or set data.split.by to random"
+    )
+
+
 def _check(fraction: float) -> None:
     if not 0.0 <= fraction < 1.0:
         raise DataError(f"split fraction {fraction} is outside [0, 1); use 0.05, for example")
 
 
-def _split(held_out: NDArray[np.bool_], keys: tuple[str, ...], seed: int) -> Split:
-    return Split(np.flatnonzero(~held_out), np.flatnonzero(held_out), keys, seed)
+def _split(held_out: NDArray[np.bool_], seed: int) -> Split:
+    return Split(np.flatnonzero(~held_out), np.flatnonzero(held_out), (), seed)
 
 
 def _same_formula(dataset: Dataset, held_out: NDArray[np.bool_]) -> NDArray[Any]:
