@@ -7,12 +7,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from trip_mm.errors import DataError
-from trip_mm.training.dataset import Dataset
+from trip_mm.training.config import SplitConfig
+from trip_mm.training.dataset import Dataset, FixedKeys
 from trip_mm.training.formats_write import FileHeader, write_conformations, write_geometries
 from trip_mm.training.groups import Conformation
-from trip_mm.training.splits import advise_to_hold_out, describe_too_few
+from trip_mm.training.record import recorded_held_out
+from trip_mm.training.splits import advise_to_hold_out, describe_too_few, draw_split
 from trip_mm.units import HARTREE_TO_EV
 
 FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"
@@ -242,6 +245,53 @@ def test_a_source_too_large_for_the_fraction_is_trained_on(tmp_path: Path) -> No
     assert len(Dataset.open(two).split(0.33).validation) == 0
     one = write_sources(tmp_path / "one.h5", "one", {"a": 10})
     assert "add data of other formulas or sources" in advise_to_hold_out(Dataset.open(one).split())
+
+
+def test_what_is_fixed_stays_and_the_rest_is_drawn(tmp_path: Path) -> None:
+    first = write_sources(tmp_path / "1.h5", "visited", {f"round-1/{i}": 4 for i in range(10)})
+    later = write_sources(tmp_path / "2.h5", "visited", {f"round-2/{i}": 4 for i in range(10)})
+    seed = 2  # of a draw that would change: see below
+    before = Dataset.open(first).split(0.3, seed)
+    keys = Dataset.open(first).split_keys()
+    assert len(keys) == 10
+    held = frozenset(before.held_out)
+    both = Dataset.open(first, later)
+    drawn = both.split(0.3, seed).held_out
+    assert len(drawn) == 6
+    assert not held <= set(drawn)
+    after = both.split(0.3, seed, FixedKeys(held, keys - held))
+    assert {key for key in after.held_out if "round-1" in key} == held
+    assert len(after.held_out) == 6
+    assert len(after.validation) == 24
+    with pytest.raises(DataError, match="visited/nowhere: no such formula or source"):
+        both.split(0.3, seed, FixedKeys(frozenset({"visited/nowhere"})))
+
+
+def test_a_run_that_resumes_keeps_the_split_that_it_recorded(tmp_path: Path) -> None:
+    """Also one that was drawn by other rules, or by an earlier version."""
+    dataset = Dataset.open(
+        write_sources(tmp_path / "1.h5", "old", {f"run{i}": 4 for i in range(20)})
+    )
+    config = SplitConfig(validation_fraction=0.1)
+    drawn = draw_split(dataset, config)
+    recorded = frozenset({"old/run3", "old/run11"})
+    assert recorded != set(drawn.held_out)
+    assert frozenset(draw_split(dataset, config, recorded).held_out) == recorded
+    again = draw_split(dataset, config, frozenset(drawn.held_out))
+    assert again.to_json() == drawn.to_json()
+    named = SplitConfig(validation_fraction=0.1, hold_out=("old/run3",), train_only=("old/run11",))
+    found = draw_split(dataset, named).held_out
+    assert "old/run3" in found
+    assert "old/run11" not in found
+    for out in (tmp_path / "run", tmp_path / "committee" / "member-0"):
+        out.mkdir(parents=True)
+        (out / "train.json").write_text(json.dumps({"split": {"held_out": sorted(recorded)}}))
+    assert recorded_held_out(tmp_path / "run") == recorded
+    assert recorded_held_out(tmp_path / "committee") == recorded
+    assert recorded_held_out(tmp_path / "none") is None
+    for wrong in ({"by": "random", "hold_out": ["a"]}, {"hold_out": ["a"], "train_only": ["a"]}):
+        with pytest.raises(ValidationError, match="remove"):
+            SplitConfig.model_validate(wrong)
 
 
 def test_several_files_preload_and_pickle(tmp_path: Path) -> None:

@@ -58,11 +58,25 @@ class SplitConfig(Section):
             conformations, or the last ones of every group in the order of the file.
         validation_fraction: share that is held out.
         seed: of the draw.
+        hold_out: formulas and sources that are held out whatever is drawn, as `held_out` of a
+            train.json names them.
+        train_only: those that are trained on whatever is drawn.
     """
 
     by: Literal["formula", "random", "sequential"] = "formula"
     validation_fraction: Fraction = 0.05
     seed: int = Field(default=0, ge=0)
+    hold_out: tuple[str, ...] = ()
+    train_only: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_side(self) -> "SplitConfig":
+        if self.by != "formula" and (self.hold_out or self.train_only):
+            raise ValueError("hold_out and train_only need `by: formula`; set it, or remove them")
+        both = sorted(set(self.hold_out) & set(self.train_only))
+        if both:
+            raise ValueError(f"{both[0]} stands in hold_out and in train_only; remove it from one")
+        return self
 
 
 class DataConfig(Section):

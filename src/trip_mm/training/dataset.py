@@ -19,6 +19,9 @@ from trip_mm.training.levels import canonical_level
 FORMULA_POOL = "formula"
 """The keys of all classes that are split by formula."""
 
+Members = dict[str, dict[str, list[NDArray[np.int64]]]]
+"""Positions of conformations in the dataset by pool and key."""
+
 _BLOCK_CONFORMATIONS = 1024
 ENERGY_TOLERANCE = 1e-6
 """eV; lone-atom energies that differ by more are of different levels of theory."""
@@ -60,6 +63,19 @@ class Split:
                 "sha256": digest,
             }
         )
+
+
+@dataclass(frozen=True)
+class FixedKeys:
+    """What a draw does not decide: keys as in `Split.held_out`.
+
+    Attributes:
+        hold_out: are held out.
+        train_only: are trained on.
+    """
+
+    hold_out: frozenset[str] = frozenset()
+    train_only: frozenset[str] = frozenset()
 
 
 class Dataset:
@@ -164,7 +180,11 @@ class Dataset:
         ]
         return Dataset(groups, self.level_of_theory, self.lone_atom_energies, self.failures)
 
-    def split(self, fraction: float = 0.05, seed: int = 0) -> Split:
+    def split_keys(self) -> frozenset[str]:
+        """Returns every key that `split` can hold out, as in `Split.held_out`."""
+        return _keys_of(self._split_members())
+
+    def split(self, fraction: float = 0.05, seed: int = 0, fixed: FixedKeys | None = None) -> Split:
         """Holds out whole formulas, and whole trajectories for classes that ask for it.
 
         A formula is held out from every class that is split by formula, so that a stretched
@@ -177,19 +197,27 @@ class Dataset:
         Args:
             fraction: share of the conformations of each class to hold out, 0 to 1.
             seed: seed of the draw.
+            fixed: keys that are held out, or trained on, whatever is drawn; those held out count
+                towards `fraction`.
 
         Raises:
-            DataError: `fraction` lies outside [0, 1).
+            DataError: `fraction` lies outside [0, 1), or a fixed key does not occur.
         """
         if not 0.0 <= fraction < 1.0:
             raise DataError(f"split fraction {fraction} is outside [0, 1); use 0.05, for example")
         members = self._split_members()
+        fixed = fixed or FixedKeys()
+        if unknown := sorted((fixed.hold_out | fixed.train_only) - _keys_of(members)):
+            raise DataError(
+                f"{unknown[0]}: no such formula or source among the data, but data.split names it; "
+                "correct or remove it, or add its data"
+            )
         held_out: list[str] = []
         too_few: dict[str, float | None] = {}
         mask = np.zeros(len(self), dtype=bool)
         for pool, by_key in sorted(members.items()):
             counts = {key: sum(map(len, rows)) for key, rows in by_key.items()}
-            drawn = _draw_keys(pool, counts, fraction, seed)
+            drawn = _draw_keys(pool, counts, fraction, seed, fixed)
             if not drawn and fraction:
                 too_few[pool] = _least_fraction(counts.values())
             for key in drawn:
@@ -198,8 +226,8 @@ class Dataset:
         train, validation = np.flatnonzero(~mask), np.flatnonzero(mask)
         return Split(train, validation, tuple(sorted(held_out)), seed, too_few)
 
-    def _split_members(self) -> dict[str, dict[str, list[NDArray[np.int64]]]]:
-        members: dict[str, dict[str, list[NDArray[np.int64]]]] = {}
+    def _split_members(self) -> Members:
+        members: Members = {}
         for offset, group in zip(self._offsets[:-1], self.groups, strict=True):
             rows = np.arange(offset, offset + group.n_conformations)
             if group.split_by == "formula":
@@ -214,15 +242,24 @@ class Dataset:
         return members
 
 
-def _draw_keys(pool: str, counts: dict[str, int], fraction: float, seed: int) -> list[str]:
+def _keys_of(members: Members) -> frozenset[str]:
+    return frozenset(f"{pool}/{key}" for pool, by_key in members.items() for key in by_key)
+
+
+def _draw_keys(
+    pool: str, counts: dict[str, int], fraction: float, seed: int, fixed: FixedKeys
+) -> list[str]:
     """Draws keys until their conformations make up `fraction`, at most half as much again."""
+    names = {key: f"{pool}/{key}" for key in counts}
+    drawn = [key for key in counts if names[key] in fixed.hold_out]
     target = fraction * sum(counts.values())
-    most = _MOST_OF_TARGET * target * (1.0 + 1e-9)
     if len(counts) < 2 or target == 0:
-        return []
-    drawn: list[str] = []
-    held = 0
-    for key in sorted(counts, key=lambda key: _drawing_order(seed, pool, key)):
+        return drawn
+    most = _MOST_OF_TARGET * target * (1.0 + 1e-9)
+    held = sum(counts[key] for key in drawn)
+    decided = fixed.hold_out | fixed.train_only
+    free = [key for key in counts if names[key] not in decided]
+    for key in sorted(free, key=lambda key: _drawing_order(seed, pool, key)):
         if held < target and held + counts[key] <= most:
             drawn.append(key)
             held += counts[key]

@@ -17,8 +17,8 @@ from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore, build_store
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.levels import same_level
-from trip_mm.training.record import Place, TrainingData
-from trip_mm.training.splits import SPLITTERS, advise_to_hold_out, describe_too_few
+from trip_mm.training.record import Place, TrainingData, recorded_held_out
+from trip_mm.training.splits import advise_to_hold_out, describe_too_few, draw_split
 from trip_mm.training.statistics import (
     EnergyStatistics,
     energy_statistics,
@@ -128,8 +128,8 @@ def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) ->
     self_energies = merged_self_energies(
         dataset.lone_atom_energies, config.data.lone_atom_energies_ev, model_config.elements
     )
-    splitter = SPLITTERS[config.data.split.by]
-    split = splitter(dataset, config.data.split.validation_fraction, config.data.split.seed)
+    recorded = recorded_held_out(place.out) if place.resume else None
+    split = draw_split(dataset, config.data.split, recorded)
     held_out = np.zeros(len(dataset), dtype=bool)
     held_out[split.validation] = True
     settings = SpoolSettings(

@@ -118,6 +118,18 @@ def has_run(out: Path) -> bool:
     return (out / _RECORD).is_file()
 
 
+def recorded_held_out(out: Path) -> frozenset[str] | None:
+    """Returns the keys that the run in a directory has held out; None without a record.
+
+    Args:
+        out: directory of a run, or of a committee, whose members share their data.
+    """
+    for path in (out / _RECORD, *sorted(out.glob(f"member-*/{_RECORD}"))):
+        if path.is_file():
+            return frozenset(json.loads(path.read_text(encoding="utf-8"))["split"]["held_out"])
+    return None
+
+
 def check_run_directory(out: Path, resume: bool) -> None:
     """Refuses to overwrite a run, or to resume where there is none; a copy of the data may lie.
 

@@ -8,14 +8,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
-from trip_mm.training.dataset import FORMULA_POOL, Dataset, Split
+from trip_mm.training.config import SplitConfig
+from trip_mm.training.dataset import FORMULA_POOL, Dataset, FixedKeys, Split
 
 Splitter = Callable[[Dataset, float, int], Split]
 
 
-def split_by_formula(dataset: Dataset, fraction: float, seed: int) -> Split:
+def draw_split(
+    dataset: Dataset, config: SplitConfig, recorded: frozenset[str] | None = None
+) -> Split:
+    """Holds out what a configuration says.
+
+    Args:
+        dataset: what to split.
+        config: how.
+        recorded: keys that the run to resume has held out; nothing else is drawn then, so that a
+            run keeps its split. None draws.
+
+    Raises:
+        DataError: see `Dataset.split`.
+    """
+    fraction, seed = config.validation_fraction, config.seed
+    if config.by != "formula":
+        return SPLITTERS[config.by](dataset, fraction, seed)
+    if recorded is None:
+        fixed = FixedKeys(frozenset(config.hold_out), frozenset(config.train_only))
+    else:
+        keys = dataset.split_keys()
+        fixed = FixedKeys(keys & recorded, keys - recorded)
+    return split_by_formula(dataset, fraction, seed, fixed)
+
+
+def split_by_formula(
+    dataset: Dataset, fraction: float, seed: int, fixed: FixedKeys | None = None
+) -> Split:
     """As `Dataset.split`; a held-out formula is held out from every class that is split by it."""
-    drawn = dataset.split(fraction, seed)
+    drawn = dataset.split(fraction, seed, fixed)
     held_out = np.zeros(len(dataset), dtype=bool)
     held_out[drawn.validation] = True
     held_out |= _same_formula(dataset, held_out)
