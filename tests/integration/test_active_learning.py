@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 
 from trip_mm.active_learning.exploration import Machine
 from trip_mm.active_learning.recipe import load_active_recipe
+from trip_mm.active_learning.retraining import fixed_keys
 from trip_mm.active_learning.rounds import CONVERGED, Outcome, active_learn
+from trip_mm.checkpoint import load_potential, save_potential
 from trip_mm.cli.main import app
 from trip_mm.committee import load_committee
 from trip_mm.errors import ConfigError, RunDirectoryError
 from trip_mm.simulation.committee_reporter import LARGEST_COLUMN
 from trip_mm.simulation.reporters import read_table
-from trip_mm.training.dataset import Dataset
+from trip_mm.training.dataset import Dataset, FixedKeys
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.labels_methods import find_method, lone_atom_energies
 from trip_mm.training.sampling_geometry import unlabelled
@@ -73,7 +75,7 @@ RECIPE = {
     "dynamics": {"trajectories": 2, "compare_every": "0.5 fs"},
     "selection": {"above": "0.05 kcal/mol/A", "max_frames": 4, "spacing": "1 fs"},
     "labels": {"method": "gfn2", "chunk": 2},
-    "training": TRAINING,
+    "training": {**TRAINING, "data": {"split": {"validation_fraction": 0.4}}},
     "max_rounds": 2,
 }
 
@@ -211,6 +213,44 @@ def test_the_selected_frames_are_the_most_uncertain_and_labelled_where_they_are(
     np.testing.assert_allclose(sorted(found), sorted(chosen), rtol=0.1)  # frames are rounded
 
 
+def test_nothing_that_was_trained_on_is_held_out_later(
+    whole: tuple[Path, Outcome], folder: Path
+) -> None:
+    out = whole[0]
+    files = [folder / "start.h5", out / "round-01" / "labels.h5", out / "round-02" / "labels.h5"]
+    for member in (1, 2):
+        records = [folder / f"start-{member}" / "train.json"]
+        records += [out / f"round-{k:02d}" / f"member-{member}" / "train.json" for k in (1, 2)]
+        held: set[str] = set()
+        trained: set[str] = set()
+        for number, record in enumerate(map(json.loads, map(Path.read_text, records))):
+            keys = Dataset.open(*files[: number + 1]).split_keys()
+            now = set(record["split"]["held_out"])
+            assert now
+            assert held <= now
+            assert not trained & now
+            if number:
+                fixed = record["config"]["data"]["split"]
+                assert (set(fixed["hold_out"]), set(fixed["train_only"])) == (held, trained)
+            held, trained = now, set(keys - now)
+        assert any(key.startswith("visited/dimer/round-0") for key in held)
+
+
+def test_a_committee_of_unknown_training_is_reported(folder: Path) -> None:
+    for name in RECIPE["committee"]:
+        source = folder / name
+        unnamed = folder / f"{source.parent.name}.safetensors"
+        save_potential(load_potential(str(source)), unnamed, metadata={})
+    names = ["start-1.safetensors", "start-2.safetensors"]
+    assert fixed_keys(folder / names[0], [folder / "start.h5"]) == FixedKeys()
+    lines: list[str] = []
+    recipe = write_recipe(folder, "unknown", **{**CALM, "committee": names})
+    active_learn(recipe, folder / "unknown", MACHINE, lines.append)
+    said = "start-1.safetensors, start-2.safetensors do not say which formulas and sources"
+    assert any(said in line for line in lines)
+    assert said in (folder / "unknown" / "summary.md").read_text()
+
+
 class InterruptedHereError(RuntimeError):
     pass
 
@@ -302,6 +342,15 @@ def test_another_recipe_does_not_continue(whole: tuple[Path, Outcome], folder: P
         ({"training": {**TRAINING, "initial": "x"}}, "training.initial: is set by active learning"),
         ({"training": {**TRAINING, "bugdet": {}}}, "training: bugdet: unknown key"),
         ({"training": {"data": {"files": ["x"]}}}, "training.data.files: are those of `data`"),
+        (
+            {"training": {**TRAINING, "data": {"split": {"by": "random"}}}},
+            "training.data.split.by: would hold out what earlier rounds have trained on",
+        ),
+        (
+            {"training": {**TRAINING, "data": {"split": {"train_only": ["x"]}}}},
+            "training.data.split.train_only: is set by active learning",
+        ),
+        ({"training": {**TRAINING, "data": {"split": 1}}}, "training.data.split: is the number 1"),
         ({"training": {}}, "training: budget: is required"),
     ],
 )

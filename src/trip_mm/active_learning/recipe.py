@@ -25,6 +25,7 @@ from trip_mm.simulation.system_config import Settings
 from trip_mm.training.config import parse_training_config
 
 _OWN_TRAINING_KEYS = ("name", "seed", "model", "initial", "committee")
+_OWN_SPLIT_KEYS = ("hold_out", "train_only")
 _COMMITTEE_SUFFIX = ".json"
 
 
@@ -130,6 +131,7 @@ class ActiveRecipe(Settings):
         data = self.training.get("data", {})
         if isinstance(data, dict) and "files" in data:
             found.append(("training.data.files", "are those of `data`; remove them here"))
+        found += _problems_of_split(data)
         if len(self.committee) == 1 and not self.committee[0].endswith(_COMMITTEE_SUFFIX):
             found.append(
                 (
@@ -149,6 +151,26 @@ class ActiveRecipe(Settings):
         if found:
             raise problems(found)
         return self
+
+
+def _problems_of_split(data: Any) -> list[tuple[str, str]]:
+    split = data.get("split", {}) if isinstance(data, dict) else {}
+    if not isinstance(split, dict):
+        return [("training.data.split", f"is {describe_type(split)}, expected `key: value` lines")]
+    found = [
+        (f"training.data.split.{key}", "is set by active learning; remove it")
+        for key in _OWN_SPLIT_KEYS
+        if key in split
+    ]
+    if split.get("by", "formula") != "formula":
+        found.append(
+            (
+                "training.data.split.by",
+                "would hold out what earlier rounds have trained on; remove it, and whole formulas "
+                "and trajectories are held out",
+            )
+        )
+    return found
 
 
 def load_active_recipe(path: Path) -> ActiveRecipe:
@@ -183,7 +205,8 @@ def training_document(
     Args:
         recipe: its `training`.
         files: data files.
-        own: what active learning sets: name, seed, model, initial.
+        own: what active learning sets: name, seed, model, initial, and of `data` what is fixed of
+            the split.
         where: origin, for messages.
 
     Raises:
@@ -192,7 +215,9 @@ def training_document(
     data = recipe.training.get("data", {})
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: data: is {describe_type(data)}, expected `key: value` lines")
-    document = {**recipe.training, **own, "data": {**data, "files": list(files)}}
+    fixed = own.get("data", {}).get("split", {})
+    split = {**data.get("split", {}), **fixed}
+    document = {**recipe.training, **own, "data": {**data, "split": split, "files": list(files)}}
     parse_training_config(document, where)
     return document
 

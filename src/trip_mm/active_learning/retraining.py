@@ -10,10 +10,11 @@ import yaml
 
 from trip_mm.active_learning.layout import RoundDirectory, done, mark_done
 from trip_mm.active_learning.recipe import ActiveRecipe, training_document
-from trip_mm.checkpoint import file_sha256, load_potential
+from trip_mm.checkpoint import file_sha256, load_potential, read_checkpoint
 from trip_mm.committee import save_committee
 from trip_mm.simulation.run_directory import read_json, write_atomically
 from trip_mm.simulation.seeds import derive_seed
+from trip_mm.training.dataset import Dataset, FixedKeys
 from trip_mm.training.record import CHECKPOINT
 from trip_mm.training.trainer import train
 
@@ -35,7 +36,8 @@ def retrain(
     Args:
         recipe: its `training`.
         committee: checkpoints that the members start from.
-        files: all labelled data.
+        files: labelled data of the earlier rounds, which the members were trained on; the labels of
+            this round are added.
         directory: of the round.
         report: receives the lines of progress.
 
@@ -55,6 +57,28 @@ def retrain(
     return members, errors
 
 
+def fixed_keys(initial: Path, files: Sequence[Path]) -> FixedKeys:
+    """Returns what of the data a member was trained on, and what was held out from it.
+
+    Whatever it was trained on must not be held out later: its error there says nothing. Data of
+    later rounds are free, and held out by whole trajectories.
+
+    Args:
+        initial: checkpoint of the member; the record of its training names what was held out.
+        files: data that it was trained on.
+
+    Returns:
+        Nothing where the record names no formula or source of these files.
+    """
+    header, _ = read_checkpoint(initial)
+    training = header.get("metadata", {}).get("training", {})
+    recorded = frozenset(training.get("split", {}).get("held_out", []))
+    keys = Dataset.open(*files).split_keys()
+    if not keys & recorded:
+        return FixedKeys()
+    return FixedKeys(keys & recorded, keys - recorded)
+
+
 def _retrain_member(
     recipe: ActiveRecipe,
     number: int,
@@ -69,14 +93,21 @@ def _retrain_member(
         return record
     report(f"round {directory.number}: member {number}")
     folder = directory.path
+    fixed = fixed_keys(initial, files)
     own: dict[str, Any] = {
         "name": f"member-{number}",
         "seed": derive_seed(recipe.seed, "round", directory.number, "member", number),
         "model": load_potential(str(initial)).config.to_dict(),
         "initial": os.path.relpath(initial, folder),
+        "data": {
+            "split": {
+                "hold_out": sorted(fixed.hold_out),
+                "train_only": sorted(fixed.train_only),
+            }
+        },
     }
     own["model"]["elements"] = list(own["model"]["elements"])
-    data = [os.path.relpath(file, folder) for file in files]
+    data = [os.path.relpath(file, folder) for file in (*files, directory.labels)]
     document = training_document(recipe, data, own, f"{recipe.name}: training")
     config = folder / f"member-{number}.yaml"
     write_atomically(config, yaml.safe_dump(document, sort_keys=False).encode())

@@ -23,7 +23,7 @@ from trip_mm.active_learning.layout import (
     round_directory,
 )
 from trip_mm.active_learning.recipe import ActiveRecipe, load_active_recipe
-from trip_mm.active_learning.retraining import retrain
+from trip_mm.active_learning.retraining import fixed_keys, retrain
 from trip_mm.active_learning.selection import select
 from trip_mm.active_learning.summary import write_summary
 from trip_mm.checkpoint import load_potential
@@ -150,6 +150,9 @@ def _rounds(
 ) -> Outcome:
     rows: list[dict[str, Any]] = []
     files = [Path(file) for file in recipe.data]
+    notes = _notes(committee, files)
+    for line in notes:
+        report(line)
     for number in range(1, recipe.max_rounds + 1):
         directory = round_directory(out, number)
         row = done(directory.path)
@@ -157,7 +160,7 @@ def _rounds(
             row = _round(recipe, committee, files, directory, machine, report)
         rows.append(row)
         state = round_state(row, number == recipe.max_rounds)
-        write_summary(out, rows, state)
+        write_summary(out, rows, state, notes)
         report(
             f"round {number}: {row['n_above']} of {row['n_frames']} frames above the threshold, "
             f"{row['n_labelled']} geometries added"
@@ -169,6 +172,18 @@ def _rounds(
         if state != UNDER_WAY:
             break
     return Outcome(state, committee, tuple(rows))
+
+
+def _notes(committee: Sequence[Path], files: Sequence[Path]) -> list[str]:
+    """Says what a reader of the summary has to know of the committee that it starts from."""
+    unknown = [path.name for path in committee if not fixed_keys(path, files).hold_out]
+    if not unknown:
+        return []
+    return [
+        f"The records of {', '.join(unknown)} do not say which formulas and sources of the data "
+        "were held out from its training. What is held out now may be known to it: the held-out "
+        "force MAE may be too small; start from members that trip-mm trained on these data."
+    ]
 
 
 def round_state(row: Mapping[str, Any], last: bool) -> str:
@@ -206,7 +221,7 @@ def _round(
     members: list[Path] = []
     errors: list[float] = []
     if n_labelled:
-        members, errors = retrain(recipe, committee, [*files, directory.labels], directory, report)
+        members, errors = retrain(recipe, committee, files, directory, report)
     record = {
         "round": directory.number,
         "n_trajectories": len(ends),

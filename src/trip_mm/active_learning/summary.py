@@ -58,19 +58,22 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def write_summary(out: Path, rows: Sequence[Row], state: str) -> None:
+def write_summary(out: Path, rows: Sequence[Row], state: str, notes: Sequence[str] = ()) -> None:
     """Writes summary.json, summary.md and the picture, each replaced as a whole.
 
     Args:
         out: directory of active learning.
         rows: records of the finished rounds.
         state: how it stands.
+        notes: what a reader has to know besides, a paragraph each.
     """
-    write_json(out / SUMMARY_FILE, {"state": state, "rounds": [dict(row) for row in rows]})
+    content = {"state": state, "rounds": [dict(row) for row in rows], "notes": list(notes)}
+    write_json(out / SUMMARY_FILE, content)
     lines = ["| " + " | ".join(column.title for column in COLUMNS.values()) + " |"]
     lines.append("|" + "---:|" * len(COLUMNS))
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
-    text = "\n".join([*lines, "", state, ""])
+    paragraphs = [text for note in notes for text in (note, "")]
+    text = "\n".join([*lines, "", state, "", *paragraphs])
     write_atomically(out / TABLE_FILE, text.encode())
     plot_rounds(rows, out / PICTURE_FILE)
 
