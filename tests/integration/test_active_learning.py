@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import openmm
 import pytest
 import torch
 import yaml
@@ -18,7 +19,7 @@ from trip_mm.active_learning.rounds import CONVERGED, Outcome, active_learn
 from trip_mm.checkpoint import load_potential, save_potential
 from trip_mm.cli.main import app
 from trip_mm.committee import load_committee
-from trip_mm.errors import ConfigError, RunDirectoryError
+from trip_mm.errors import BackendError, ConfigError, RunDirectoryError
 from trip_mm.simulation.committee_reporter import LARGEST_COLUMN
 from trip_mm.simulation.reporters import read_table
 from trip_mm.training.dataset import Dataset, FixedKeys
@@ -284,6 +285,31 @@ def test_interrupted_anywhere_it_continues_to_the_same_result(
     assert sessions == 6
     assert (out / "summary.json").read_bytes() == (whole[0] / "summary.json").read_bytes()
     assert outcome.state == whole[1].state
+
+
+def test_a_trajectory_goes_on_after_a_technical_failure(
+    whole: tuple[Path, Outcome], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder / "failing"
+    step, steps_left = openmm.app.Simulation.step, [3]
+
+    def failing(simulation: openmm.app.Simulation, steps: int) -> None:
+        steps_left[0] -= 1
+        if not steps_left[0]:
+            raise openmm.OpenMMException("Error invoking kernel: CUDA_ERROR_LAUNCH_FAILED (719)")
+        step(simulation, steps)
+
+    monkeypatch.setattr(openmm.app.Simulation, "step", failing)
+    once = write_recipe(folder, "failing", max_rounds=1)
+    with pytest.raises(BackendError, match=r"CUDA_ERROR_LAUNCH_FAILED .*fix the cause"):
+        active_learn(once, out, MACHINE, silent)
+    assert not list(out.glob("round-01/dynamics/*/ended.json"))
+    assert not list(out.glob("round-01/dynamics/*/*/crash"))
+    (row,) = active_learn(once, out, MACHINE, silent).rows
+    assert row["n_unstable"] == 0
+    # The temperature has to be too high at several checks of one session: one trajectory of
+    # `whole` is called unstable after its last frame.
+    assert {**row, "n_unstable": 1} == whole[1].rows[0]
 
 
 def test_a_round_that_finds_nothing_ends_it(folder: Path) -> None:

@@ -228,8 +228,19 @@ class DynamicsRun:
         )
 
     def _failure(self, problem: Exception) -> TripError:
-        """Saves the last frames and says what happened to which atoms."""
+        """Saves the last frames and says what happened to which atoms.
+
+        A technical failure, of the device or of the backend, leaves no crash behind: nothing is
+        wrong with the frame, and its context may no longer answer.
+        """
         task, simulation = self._task, self._simulation
+        if not isinstance(problem, UnstableSimulationError) and not (
+            is_cell_too_small(problem) or is_not_finite(problem)
+        ):
+            return BackendError(
+                f"{task.directory.path}: step {simulation.currentStep}: OpenMM stopped: {problem}; "
+                f"fix the cause, then continue with `trip-mm resume {task.directory.path.parent}`"
+            )
         after = self._monitor.frame(simulation)
         before = self._monitor.last_good
         save_crash(task.directory, task.structure.topology, Crash(before, after))
@@ -246,13 +257,8 @@ class DynamicsRun:
             )
         if isinstance(problem, UnstableSimulationError):
             reason = str(problem)
-        elif is_not_finite(problem):
-            reason = f"energy or position is not a number ({problem}); {self._monitor.suspects()}"
         else:
-            return BackendError(
-                f"{where}: OpenMM stopped: {problem}; {saved}; fix the cause, then continue with "
-                f"`trip-mm resume {task.directory.path.parent}`"
-            )
+            reason = f"energy or position is not a number ({problem}); {self._monitor.suspects()}"
         return UnstableSimulationError(
             f"{where}: {reason}; {saved}; use a shorter timestep, a longer minimization or a "
             "settling stage with high friction before this one, or a better potential"

@@ -203,16 +203,15 @@ def _failure(
     """Saves the frame and says what went wrong."""
     if is_cell_too_small(problem):
         return CellTooSmallError(f"{task.directory.path}: {problem}; start from a larger box")
+    if not isinstance(problem, UnstableSimulationError) and not is_not_finite(problem):
+        return BackendError(  # of the device or the backend: nothing is wrong with the frame
+            f"{task.directory.path}: OpenMM stopped: {problem}; fix the cause, then continue with "
+            f"`trip-mm resume {task.directory.path.parent}`"
+        )
     frame = monitor.frame(simulation)
     save_crash(task.directory, task.structure.topology, Crash(monitor.last_good, frame))
-    saved = f"the frame is in {task.directory.crash}"
-    if isinstance(problem, UnstableSimulationError) or is_not_finite(problem):
-        return UnstableSimulationError(
-            f"{task.directory.path}: the minimization failed: {problem}; {saved}; start from a "
-            "structure without close contacts, relax it with `potential: amber14` first, or use a "
-            "better potential"
-        )
-    return BackendError(
-        f"{task.directory.path}: OpenMM stopped: {problem}; {saved}; fix the cause, then continue "
-        f"with `trip-mm resume {task.directory.path.parent}`"
+    return UnstableSimulationError(
+        f"{task.directory.path}: the minimization failed: {problem}; the frame is in "
+        f"{task.directory.crash}; start from a structure without close contacts, relax it with "
+        "`potential: amber14` first, or use a better potential"
     )
