@@ -1,12 +1,19 @@
 """Which frames a round labels, and what is cut from them."""
 
+from pathlib import Path
+
 import numpy as np
+import openmm
+import openmm.app
 import pytest
 
 from trip_mm.active_learning.exploration import driver_of
+from trip_mm.active_learning.layout import RoundDirectory
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig
-from trip_mm.active_learning.rounds import CONVERGED, UNDER_WAY, round_state
-from trip_mm.active_learning.selection import Frame, choose, cut
+from trip_mm.active_learning.rounds import CONVERGED, UNDER_WAY, not_finite_note, round_state
+from trip_mm.active_learning.selection import Frame, _statistics, choose, cut, select
+from trip_mm.simulation.committee_reporter import COMMITTEE_COLUMNS
+from trip_mm.training.dataset import Dataset
 from trip_mm.training.sampling_dynamics import Liquid
 
 CELL = np.eye(3) * 20.0
@@ -46,6 +53,56 @@ def test_chosen_frames_of_a_trajectory_keep_their_distance() -> None:
         (1, "02-nvt", 10),
         (2, "01-nvt", 20),
     ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_disagreement_that_is_no_number_is_above_every_threshold(value: float) -> None:
+    found = frames(1.0, value, 5.0, 1.5)
+    assert steps(choose(found, selection())) == [20, 30]
+    assert steps(choose(found, selection(max_frames=1))) == [20]
+    statistics = _statistics(found, 2, selection())
+    assert (statistics["n_above"], statistics["n_not_finite"]) == (2, 1)
+    assert statistics["largest_kcal_per_mol_per_angstrom"] == 5.0
+    assert statistics["median_kcal_per_mol_per_angstrom"] == 1.5
+    only = _statistics(frames(value), 1, selection())
+    assert only["n_above"] == 1
+    assert only["largest_kcal_per_mol_per_angstrom"] is None
+    row = {"round": 2, **statistics, "n_labelled": 2, "n_unstable": 0}
+    assert not_finite_note(row).startswith("round 2: the disagreement of 1 of 4 frames is not a nu")
+
+
+def write_round(folder: Path, disagreements: list[str]) -> RoundDirectory:
+    """A round of one trajectory of a water: a frame every 10 steps, the last one not written."""
+    directory = RoundDirectory(folder, 1)
+    stage = directory.trajectory(1) / "01-nvt"
+    stage.mkdir(parents=True)
+    rows = [
+        f"{10 * (k + 1)},{0.01 * (k + 1)},{value},0,0.1" for k, value in enumerate(disagreements)
+    ]
+    header = ",".join(f'"{name}"' for name in COMMITTEE_COLUMNS)
+    (stage / "committee.csv").write_text("\n".join([header, *rows, ""]))
+    topology = openmm.app.Topology()
+    residue = topology.addResidue("HOH", topology.addChain())
+    for name, symbol in (("O", "O"), ("H1", "H"), ("H2", "H")):
+        topology.addAtom(name, openmm.app.Element.getBySymbol(symbol), residue)
+    positions = np.asarray([[0.0, 0.0, 0.0], [0.096, 0.0, 0.0], [-0.024, 0.093, 0.0]])
+    with (directory.trajectory(1) / "topology.pdb").open("w") as file:
+        openmm.app.PDBFile.writeFile(topology, positions * openmm.unit.nanometer, file)
+    xtc = openmm.app.XTCFile(str(stage / "trajectory.xtc"), topology, 0.001, 10, 10)
+    for _ in disagreements[:-1]:
+        xtc.writeModel(positions * openmm.unit.nanometer)
+    return directory
+
+
+def test_frames_without_a_number_are_labelled_where_they_were_written(tmp_path: Path) -> None:
+    directory = write_round(tmp_path / "written", ["0.1", "nan", "nan"])
+    found = select(recipe(1), directory)
+    assert (found["n_frames"], found["n_above"], found["n_not_finite"]) == (3, 2, 2)
+    assert found["n_selected"] == len(Dataset.open(directory.geometries)) == 1
+    nothing = select(recipe(1), write_round(tmp_path / "nothing", ["0.1", "nan"]))
+    assert (nothing["n_above"], nothing["n_selected"]) == (1, 0)
+    state = round_state({**nothing, "n_labelled": 0, "n_unstable": 0}, last=False)
+    assert state.startswith("ended: the disagreement of 1 frames is not a number")
 
 
 def liquid(n_waters: int = 30, n_solute: int = 4) -> Liquid:
@@ -111,6 +168,7 @@ def test_members_drive_in_turn_across_rounds() -> None:
     ("row", "last", "expected"),
     [
         ({"n_selected": 0, "n_labelled": 0, "n_unstable": 0}, False, CONVERGED),
+        ({"n_selected": 0, "n_labelled": 0, "n_unstable": 0, "n_frames": 0}, False, "no frame was"),
         ({"n_selected": 5, "n_labelled": 4, "n_unstable": 1}, False, UNDER_WAY),
         ({"n_selected": 5, "n_labelled": 4, "n_unstable": 0}, True, "ended after max_rounds"),
         ({"n_selected": 5, "n_labelled": 0, "n_unstable": 0}, False, "none of the 5 selected"),
@@ -118,4 +176,4 @@ def test_members_drive_in_turn_across_rounds() -> None:
     ],
 )
 def test_what_a_round_means(row: dict[str, int], last: bool, expected: str) -> None:
-    assert expected in round_state(row, last)
+    assert expected in round_state({"n_frames": 9, "n_above": row["n_selected"], **row}, last)

@@ -160,11 +160,15 @@ def _rounds(
             row = _round(recipe, committee, files, directory, machine, report)
         rows.append(row)
         state = round_state(row, number == recipe.max_rounds)
-        write_summary(out, rows, state, notes)
+        write_summary(
+            out, rows, state, [*notes, *(not_finite_note(r) for r in rows if r.get("n_not_finite"))]
+        )
         report(
             f"round {number}: {row['n_above']} of {row['n_frames']} frames above the threshold, "
             f"{row['n_labelled']} geometries added"
         )
+        if row.get("n_not_finite"):
+            report(not_finite_note(row))
         if row["members"]:
             files.append(directory.labels)
             committee = tuple(directory.path / member for member in row["members"])
@@ -186,6 +190,14 @@ def _notes(committee: Sequence[Path], files: Sequence[Path]) -> list[str]:
     ]
 
 
+def not_finite_note(row: Mapping[str, Any]) -> str:
+    """Says how many frames of a round have a disagreement that is not a number."""
+    return (
+        f"round {row['round']}: the disagreement of {row['n_not_finite']} of {row['n_frames']} "
+        "frames is not a number; they count as above the threshold and are labelled first"
+    )
+
+
 def round_state(row: Mapping[str, Any], last: bool) -> str:
     """Says in words what the record of a round means; `last` if `max_rounds` allows no other."""
     if row["n_labelled"]:
@@ -196,6 +208,16 @@ def round_state(row: Mapping[str, Any], last: bool) -> str:
         return (
             f"ended: none of the {row['n_selected']} selected geometries could be labelled; the "
             "reasons are in the labels of the round"
+        )
+    if row["n_above"]:
+        return (
+            f"ended: the disagreement of {row['n_above']} frames is not a number, and none of them "
+            "holds a geometry that could be labelled; look at the trajectories of the round"
+        )
+    if not row["n_frames"]:
+        return (
+            "ended: no frame was compared; make dynamics.compare_every shorter, or the stages of "
+            "the protocol longer"
         )
     if row["n_unstable"]:
         return (

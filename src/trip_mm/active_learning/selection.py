@@ -54,6 +54,12 @@ class Frame:
     atom: int
     disagreement_kcal_per_mol_per_angstrom: float
 
+    @property
+    def uncertainty(self) -> float:
+        """Disagreement; infinite where it is not a number: nobody can be less sure."""
+        value = self.disagreement_kcal_per_mol_per_angstrom
+        return value if np.isfinite(value) else float("inf")
+
 
 def read_frames(directory: RoundDirectory, n_trajectories: int) -> list[Frame]:
     """Returns every frame of a round that the committee has looked at, in order of time."""
@@ -81,11 +87,12 @@ def choose(frames: Sequence[Frame], config: SelectionConfig) -> list[Frame]:
         config: threshold, number and spacing.
 
     Returns:
-        At most `max_frames` frames above the threshold, in order of trajectory and time.
+        At most `max_frames` frames above the threshold, in order of trajectory and time. A
+        disagreement that is not a number is above every threshold.
     """
     limit = kcal_per_mol_angstrom(config.above_kj_per_mol_nm)
-    candidates = [f for f in frames if f.disagreement_kcal_per_mol_per_angstrom > limit]
-    candidates.sort(key=lambda f: -f.disagreement_kcal_per_mol_per_angstrom)
+    candidates = [f for f in frames if f.uncertainty > limit]
+    candidates.sort(key=lambda f: -f.uncertainty)
     chosen: list[Frame] = []
     for frame in candidates:
         if len(chosen) == config.max_frames:
@@ -115,11 +122,12 @@ def select(recipe: ActiveRecipe, directory: RoundDirectory) -> dict[str, Any]:
         return record
     start_over(directory.selected)
     frames = read_frames(directory, recipe.dynamics.trajectories)
-    chosen = choose(frames, recipe.selection)
+    trajectories = _Trajectories(directory)
+    chosen = choose([f for f in frames if trajectories.can_label(f)], recipe.selection)
     rng = np.random.default_rng(derive_seed(recipe.seed, "round", directory.number, "clusters"))
     conformations = [
         replace(item, geometry_id=number)
-        for number, item in enumerate(_cut_all(chosen, recipe, directory, rng))
+        for number, item in enumerate(_cut_all(chosen, recipe, trajectories, rng))
     ]
     write_atomically(directory.selected / "frames.csv", _table(chosen).encode())
     if conformations:
@@ -134,17 +142,20 @@ def select(recipe: ActiveRecipe, directory: RoundDirectory) -> dict[str, Any]:
 def _statistics(
     frames: Sequence[Frame], n_selected: int, config: SelectionConfig
 ) -> dict[str, Any]:
-    values = np.asarray([frame.disagreement_kcal_per_mol_per_angstrom for frame in frames])
+    """Median, 95 % and largest are those of the frames whose disagreement is a number."""
+    values = np.asarray([frame.uncertainty for frame in frames])
+    finite = values[np.isfinite(values)]
     limit = kcal_per_mol_angstrom(config.above_kj_per_mol_nm)
-    quantiles = np.quantile(values, (0.5, 0.95)) if len(values) else (np.nan, np.nan)
+    quantiles = np.quantile(finite, (0.5, 0.95)) if len(finite) else (np.nan, np.nan)
     return {
         "n_frames": len(frames),
         "n_above": int((values > limit).sum()),
+        "n_not_finite": len(values) - len(finite),
         "n_selected": n_selected,
         "threshold_kcal_per_mol_per_angstrom": limit,
         "median_kcal_per_mol_per_angstrom": _number(quantiles[0]),
         "p95_kcal_per_mol_per_angstrom": _number(quantiles[1]),
-        "largest_kcal_per_mol_per_angstrom": _number(values.max(initial=-np.inf)),
+        "largest_kcal_per_mol_per_angstrom": _number(finite.max(initial=-np.inf)),
     }
 
 
@@ -152,24 +163,53 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+class _Trajectories:
+    """The frames of a round as they were written, read on demand."""
+
+    def __init__(self, directory: RoundDirectory) -> None:
+        self._directory = directory
+        self._readers: dict[Path, tuple[FrameReader, dict[int, int]]] = {}
+
+    def can_label(self, frame: Frame) -> bool:
+        """Whether the geometry of a frame was written and is one.
+
+        Forces that are not a number may have torn it, or stopped the run before it was written.
+        """
+        if np.isfinite(frame.disagreement_kcal_per_mol_per_angstrom):
+            return True
+        reader, row_of = self._open(frame)
+        row = row_of.get(frame.step)
+        return row is not None and bool(np.isfinite(reader.liquid(row).start).all())
+
+    def liquid(self, frame: Frame) -> Liquid:
+        """Reads a frame."""
+        reader, row_of = self._open(frame)
+        return reader.liquid(row_of[frame.step])
+
+    def source(self, frame: Frame) -> str:
+        """Names round and trajectory of a frame."""
+        return f"{self._directory.path.name}/trajectory-{frame.trajectory:02d}"
+
+    def _open(self, frame: Frame) -> tuple[FrameReader, dict[int, int]]:
+        run = self._directory.trajectory(frame.trajectory)
+        file = run / frame.stage / TRAJECTORY_FILE
+        if file not in self._readers:
+            reader = FrameReader(run / TOPOLOGY_FILE, file)
+            self._readers[file] = reader, {step: row for row, step in enumerate(reader.steps())}
+        return self._readers[file]
+
+
 def _cut_all(
     frames: Sequence[Frame],
     recipe: ActiveRecipe,
-    directory: RoundDirectory,
+    trajectories: _Trajectories,
     rng: np.random.Generator,
 ) -> list[Conformation]:
     conformations = []
-    readers: dict[Path, tuple[FrameReader, dict[int, int]]] = {}
     for frame in frames:
-        run = directory.trajectory(frame.trajectory)
-        file = run / frame.stage / TRAJECTORY_FILE
-        if file not in readers:
-            reader = FrameReader(run / TOPOLOGY_FILE, file)
-            readers[file] = reader, {step: row for row, step in enumerate(reader.steps())}
-        reader, row_of = readers[file]
-        liquid = reader.liquid(row_of[frame.step])
+        liquid = trajectories.liquid(frame)
         numbers, positions = cut(liquid, frame.atom, recipe.selection.n_waters, rng)
-        source = f"{recipe.name}/{directory.path.name}/trajectory-{frame.trajectory:02d}"
+        source = f"{recipe.name}/{trajectories.source(frame)}"
         conformations.append(unlabelled(numbers, positions, recipe.selection.system_class, source))
     return conformations
 
