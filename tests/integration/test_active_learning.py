@@ -350,6 +350,25 @@ def test_another_recipe_does_not_continue(whole: tuple[Path, Outcome], folder: P
         active_learn(write_recipe(folder), folder / "foreign", MACHINE, silent)
 
 
+@pytest.mark.parametrize("name", ["dimer.yaml", "dimer.pdb", "short.yaml"])
+def test_edited_files_do_not_continue(name: str, folder: Path, tmp_path: Path) -> None:
+    recipe, out = write_recipe(folder, "calm", **CALM), tmp_path / "out"
+    active_learn(recipe, out, MACHINE, silent)
+    before = (folder / name).read_text()
+    kind = {"dimer.yaml": "system", "dimer.pdb": "structure", "short.yaml": "protocol"}[name]
+    try:
+        (folder / name).write_text(f"{before}\n")
+        with pytest.raises(RunDirectoryError, match=f"another content of the {kind} file; restore"):
+            active_learn(recipe, out, MACHINE, silent)
+        record = json.loads((out / "active.json").read_text())
+        del record[f"{kind}_sha256"]  # as an earlier version left it
+        (out / "active.json").write_text(json.dumps(record))
+        active_learn(recipe, out, MACHINE, silent)
+        assert f"{kind}_sha256" in json.loads((out / "active.json").read_text())
+    finally:
+        (folder / name).write_text(before)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

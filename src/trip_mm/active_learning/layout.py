@@ -2,7 +2,7 @@
 
 ```
 OUT/
-  active.json               the recipe, checksums of committee and data
+  active.json               the recipe, checksums of committee, data, system and protocol
   round-01/
     dynamics/               trajectory-01/ ... (run directories, each with ended.json), done.json
     selected/               frames.csv, geometries.h5, done.json
@@ -30,6 +30,13 @@ COMMITTEE_FILE = "committee.json"
 ENDED_FILE = "ended.json"
 _BLOCK_BYTES = 1 << 20
 _CHANGEABLE = ("max_rounds",)
+_CONTENTS = {
+    "system_sha256": "content of the system file",
+    "structure_sha256": "content of the structure file",
+    "protocol_sha256": "content of the protocol file",
+    "committee_sha256": "content of the committee's checkpoints",
+    "data_sha256": "content of the data files",
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,8 @@ def start_over(folder: Path) -> None:
 def open_or_create(out: Path, record: dict[str, Any]) -> None:
     """Records what is to be done, or checks that it is what the directory was begun with.
 
+    What an earlier version did not write down is taken as it is now.
+
     Raises:
         RunDirectoryError: the directory holds something else, or another recipe.
     """
@@ -120,9 +129,9 @@ def open_or_create(out: Path, record: dict[str, Any]) -> None:
         return
     before = read_json(path)
     changed = [
-        key
-        for key in sorted(set(before) | set(record))
-        if key not in _CHANGEABLE and before.get(key) != record.get(key)
+        _CONTENTS.get(key, key)
+        for key in sorted(before)
+        if key not in _CHANGEABLE and before[key] != record.get(key)
     ]
     if changed:
         raise RunDirectoryError(

@@ -29,7 +29,9 @@ from trip_mm.active_learning.summary import write_summary
 from trip_mm.checkpoint import load_potential
 from trip_mm.committee import load_committee, save_committee
 from trip_mm.errors import ConfigError
+from trip_mm.simulation.catalog import find_config
 from trip_mm.simulation.run_directory import RunDirectory
+from trip_mm.simulation.schema import load_system
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.labels import LabelJob, LabelProgress, label
 from trip_mm.training.labels_methods import find_method
@@ -134,7 +136,21 @@ def _record(recipe: ActiveRecipe, committee: Sequence[Path]) -> dict[str, Any]:
         **{name: _base_names(settings[name]) for name in names},
         "committee_sha256": [load_potential(str(file)).sha256 for file in committee],
         "data_sha256": [file_digest(Path(file)) for file in recipe.data],
+        **_dynamics_digests(recipe),
     }
+
+
+def _dynamics_digests(recipe: ActiveRecipe) -> dict[str, str]:
+    """Digests of what decides the dynamics of a round: system, its structure file, protocol."""
+    system = find_config("systems", recipe.system)
+    found = {
+        "system_sha256": file_digest(system),
+        "protocol_sha256": file_digest(find_config("protocols", recipe.protocol)),
+    }
+    structure = load_system(system).structure
+    if structure is not None and structure.file is not None:
+        found["structure_sha256"] = file_digest(structure.file)
+    return found
 
 
 def _base_names(value: str | list[str]) -> str | list[str]:
