@@ -1,9 +1,13 @@
 """Data on disk give the minibatches that data in memory give; splits hold out what they say."""
 
 import json
+import os
 import runpy
+import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -18,7 +22,9 @@ from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation
 from trip_mm.training.splits import split_by_formula, split_randomly, split_sequentially
-from trip_mm.training.streaming import SpoolSettings, spool
+from trip_mm.training.spool_identity import SpoolSettings
+from trip_mm.training.spool_waiting import Patience, failure_told, wait_for_spool
+from trip_mm.training.streaming import spool
 
 LONE = {1: -10.0, 6: -50.0, 8: -100.0}
 CUTOFF = 1.6
@@ -97,6 +103,59 @@ def test_a_copy_is_reused_until_files_or_settings_change(file, tmp_path):
     assert len(other) == len(first) - 1
     assert other.sha256() != first.sha256()
     assert [path.name for path in tmp_path.iterdir()] == ["conformations"]
+
+
+AT_ONCE = Patience(settle_s=0.0, timeout_s=0.0)
+
+
+def test_another_process_opens_the_copy_also_with_data_files_of_its_own(file, tmp_path):
+    settings, folder = SpoolSettings(LONE, CUTOFF), tmp_path / "run" / "conformations"
+    first = spool(Dataset.open(file), [file], settings, folder)
+    assert wait_for_spool([file], settings, folder, AT_ONCE).sha256() == first.sha256()
+    own = tmp_path / file.name
+    shutil.copyfile(file, own)
+    os.utime(own, ns=(1, 1))
+    never_settled = Patience(settle_s=60.0, timeout_s=0.0)
+    with pytest.raises(DataError, match="of other files or settings"):
+        wait_for_spool([own], settings, folder, never_settled)
+    assert wait_for_spool([own], settings, folder, AT_ONCE).sha256() == first.sha256()
+    data = bytearray(own.read_bytes())
+    data[-1] ^= 1
+    own.write_bytes(data)
+    with pytest.raises(DataError, match="of other files or settings; give all processes the same"):
+        wait_for_spool([own], settings, folder, AT_ONCE)
+
+
+def test_waiting_for_a_copy_ends_with_a_reason(file, tmp_path):
+    settings, folder = SpoolSettings(LONE, CUTOFF), tmp_path / "run" / "conformations"
+    with pytest.raises(DataError, match=r"waited for the copy .* nothing was written for 0 s"):
+        wait_for_spool([file], settings, folder, AT_ONCE)
+    lacking = SpoolSettings({1: 0.0, 6: 0.0}, CUTOFF)
+    with pytest.raises(DataError, match="no lone-atom energy for O"), failure_told(folder):
+        spool(Dataset.open(file), [file], lacking, folder)
+    with pytest.raises(DataError, match=r"first process could not .*: .*no lone-atom energy for O"):
+        wait_for_spool([file], settings, folder, AT_ONCE)
+    with failure_told(folder):  # the next run forgets it
+        spool(Dataset.open(file), [file], settings, folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["conformations"]
+
+
+def test_who_waits_sees_the_copy_grow_and_then_opens_it(file, tmp_path):
+    settings, folder = SpoolSettings(LONE, CUTOFF), tmp_path / "conformations"
+    partial = tmp_path / ".conformations.1.partial"
+    partial.mkdir()
+
+    def write() -> None:
+        for size in range(3):  # longer than the timeout, but never without a change for so long
+            (partial / "positions.bin").write_bytes(bytes(size))
+            time.sleep(1.5)
+        spool(Dataset.open(file), [file], settings, folder)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found = wait_for_spool([file], settings, folder, Patience(settle_s=0.0, timeout_s=3.5))
+    writer.join()
+    assert len(found) == 58
 
 
 def test_bad_data_are_refused_and_leave_nothing(tmp_path, file):

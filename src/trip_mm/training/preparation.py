@@ -19,6 +19,8 @@ from trip_mm.training.dataset import Dataset
 from trip_mm.training.levels import same_level
 from trip_mm.training.record import Place, TrainingData, recorded_held_out
 from trip_mm.training.splits import advise_to_hold_out, describe_too_few, draw_split
+from trip_mm.training.spool_identity import SpoolSettings
+from trip_mm.training.spool_waiting import failure_told, wait_for_spool
 from trip_mm.training.statistics import (
     EnergyStatistics,
     energy_statistics,
@@ -26,7 +28,7 @@ from trip_mm.training.statistics import (
     relative_to,
 )
 from trip_mm.training.store import TrainingStore
-from trip_mm.training.streaming import SPOOL, SpoolSettings, spool, wait_for_spool
+from trip_mm.training.streaming import SPOOL, spool
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def _stored_on_disk(
 ) -> tuple[TrainingStore, ConformationStore]:
     files, folder = config.data.files, place.out / SPOOL
     if place.processes.is_first:
-        store = spool(dataset, files, settings, folder)
+        with failure_told(folder):
+            store = spool(dataset, files, settings, folder)
     else:
         store = wait_for_spool(files, settings, folder)
     chosen = held_out[store.dataset_idx]

@@ -4,7 +4,7 @@
 does, and writes what training needs beside the run::
 
     conformations/
-        header.json    fingerprint of files and settings, groups, what was left out, digest
+        header.json    fingerprints of files and settings, groups, what was left out, digest
         index.npz      of each conformation: group, energy, edges, position in the data set
         positions.bin  float32, A; forces.bin  float32, eV/A; one conformation after the other
 
@@ -16,11 +16,10 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import torch
@@ -38,14 +37,23 @@ from trip_mm.training.conformations import (
     ranges,
     usable,
 )
-from trip_mm.training.dataset import Dataset, expand_files
+from trip_mm.training.dataset import Dataset
 from trip_mm.training.groups import Group
+from trip_mm.training.spool_identity import (
+    FORCES,
+    HEADER,
+    INDEX,
+    POSITIONS,
+    SpoolSettings,
+    content_of,
+    local_fingerprint,
+    partial_folders,
+    read_header,
+)
 
 SPOOL = "conformations"
-_FORMAT_VERSION = 1
 _SLICE_ATOMS = 100_000
 _CHUNK_CONFORMATIONS = 100_000
-_HEADER, _INDEX, _POSITIONS, _FORCES = "header.json", "index.npz", "positions.bin", "forces.bin"
 
 
 @dataclass(frozen=True)
@@ -177,21 +185,6 @@ class StreamedStore:
         return np.concatenate([none, *(self.group_numbers[g] for g in self.group_idx[rows])])
 
 
-@dataclass(frozen=True)
-class SpoolSettings:
-    """What decides the content of a spool besides the files.
-
-    Attributes:
-        lone_atom_energies: eV, by atomic number.
-        cutoff: range of the edges, A.
-        max_force: conformations with a larger force on any atom are left out, eV/A.
-    """
-
-    lone_atom_energies: Mapping[int, float]
-    cutoff: float
-    max_force: float | None = None
-
-
 def spool(
     dataset: Dataset, files: Sequence[Path], settings: SpoolSettings, folder: Path
 ) -> StreamedStore:
@@ -206,43 +199,20 @@ def spool(
     Raises:
         DataError: as `build_store`.
     """
-    fingerprint = _fingerprint(files, settings)
-    if _read_header(folder).get("fingerprint") != fingerprint:
-        for left_by_a_kill in folder.parent.glob(f".{folder.name}.*.partial"):
+    fingerprint = local_fingerprint(files, settings)
+    if read_header(folder).get("fingerprint") != fingerprint:
+        for left_by_a_kill in partial_folders(folder):
             shutil.rmtree(left_by_a_kill)
         partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         partial.mkdir(parents=True)
+        fingerprints = {"fingerprint": fingerprint, "content": content_of(files, settings)}
         try:
-            _write(dataset, settings, fingerprint, partial)
+            _write(dataset, settings, fingerprints, partial)
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return _open(folder)
-
-
-def wait_for_spool(files: Sequence[Path], settings: SpoolSettings, folder: Path) -> StreamedStore:
-    """Opens the copy that another process of the same run writes, when it is complete."""
-    fingerprint = _fingerprint(files, settings)
-    while _read_header(folder).get("fingerprint") != fingerprint:
-        time.sleep(0.5)
-    return _open(folder)
-
-
-def _fingerprint(files: Sequence[Path], settings: SpoolSettings) -> str:
-    facts = [
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in expand_files(files)
-    ]
-    lone = sorted(settings.lone_atom_energies.items())
-    described = json.dumps([_FORMAT_VERSION, facts, lone, settings.cutoff, settings.max_force])
-    return hashlib.sha256(described.encode("utf-8")).hexdigest()
-
-
-def _read_header(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / _HEADER).read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError):
-        return {}
+    return open_spool(folder)
 
 
 @dataclass(frozen=True)
@@ -254,13 +224,15 @@ class _Index:
     dataset_idx: NDArray[np.int64]
 
 
-def _write(dataset: Dataset, settings: SpoolSettings, fingerprint: str, folder: Path) -> None:
+def _write(
+    dataset: Dataset, settings: SpoolSettings, fingerprints: Mapping[str, str], folder: Path
+) -> None:
     columns: list[_Index] = []
     owners: list[NDArray[np.int32]] = []
     exclusions = Exclusions()
     digest = hashlib.sha256()
     first = 0
-    with (folder / _POSITIONS).open("wb") as positions, (folder / _FORCES).open("wb") as forces:
+    with (folder / POSITIONS).open("wb") as positions, (folder / FORCES).open("wb") as forces:
         for number, group in enumerate(dataset.groups):
             step = max(1, _SLICE_ATOMS // max(len(group.atomic_numbers), 1))
             for start in range(0, group.n_conformations, step):
@@ -276,20 +248,20 @@ def _write(dataset: Dataset, settings: SpoolSettings, fingerprint: str, folder: 
             "`trip-mm label`"
         )
     np.savez(
-        folder / _INDEX,
+        folder / INDEX,
         group_idx=np.concatenate(owners),
         energies=np.concatenate([index.energies for index in columns]),
         n_edges=np.concatenate([index.n_edges for index in columns]).astype(np.int32),
         dataset_idx=np.concatenate([index.dataset_idx for index in columns]),
     )
     header = {
-        "fingerprint": fingerprint,
+        **fingerprints,
         "groups": [[g.system_class, g.atomic_numbers.tolist()] for g in dataset.groups],
         "exclusions": asdict(exclusions),
         "cutoff": settings.cutoff,
         "digest": digest.hexdigest(),
     }
-    (folder / _HEADER).write_text(json.dumps(header) + "\n", encoding="utf-8")
+    (folder / HEADER).write_text(json.dumps(header) + "\n", encoding="utf-8")
 
 
 def _write_slice(
@@ -323,9 +295,10 @@ def _count_edges(positions: NDArray[np.float64], cutoff: float) -> NDArray[np.in
     return np.asarray(near - positions.shape[1], dtype=np.int64)
 
 
-def _open(folder: Path) -> StreamedStore:
-    header = _read_header(folder)
-    with np.load(folder / _INDEX) as index:
+def open_spool(folder: Path) -> StreamedStore:
+    """Opens a complete copy."""
+    header = read_header(folder)
+    with np.load(folder / INDEX) as index:
         columns = {name: index[name] for name in index.files}
     numbers = tuple(np.asarray(group[1], dtype=np.int64) for group in header["groups"])
     classes = tuple(sorted({str(group[0]) for group in header["groups"]}))
@@ -333,8 +306,8 @@ def _open(folder: Path) -> StreamedStore:
     counts = sizes[columns["group_idx"]]
     shape = (int(counts.sum()), 3)
     return StreamedStore(
-        np.memmap(folder / _POSITIONS, np.float32, "r", shape=shape),
-        np.memmap(folder / _FORCES, np.float32, "r", shape=shape),
+        np.memmap(folder / POSITIONS, np.float32, "r", shape=shape),
+        np.memmap(folder / FORCES, np.float32, "r", shape=shape),
         numbers,
         columns["group_idx"],
         np.cumsum(counts) - counts,
