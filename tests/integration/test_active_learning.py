@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -310,6 +313,40 @@ def test_a_trajectory_goes_on_after_a_technical_failure(
     # The temperature has to be too high at several checks of one session: one trajectory of
     # `whole` is called unstable after its last frame.
     assert {**row, "n_unstable": 1} == whole[1].rows[0]
+
+
+KILLED_AFTER_TRAINING = """
+import os, signal, sys
+from trip_mm.active_learning import exploration, retraining, rounds
+from trip_mm.training import plots
+
+plots.plot_learning_curve = plots.plot_parity = lambda data, path: path.touch()
+done = retraining.mark_done
+
+def killed(folder, record):
+    if folder.name == "member-2":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done(folder, record)
+
+retraining.mark_done = killed
+machine = exploration.Machine(backend="python", platform="Reference", threads=1)
+rounds.active_learn(sys.argv[1], sys.argv[2], machine, lambda line: None)
+"""
+
+
+def test_killed_between_training_and_its_mark_it_continues_to_the_same_result(
+    whole: tuple[Path, Outcome], folder: Path
+) -> None:
+    """The training is finished then, and active learning does not know it yet."""
+    out, recipe = folder / "killed", write_recipe(folder)
+    command = [sys.executable, "-c", KILLED_AFTER_TRAINING, str(recipe), str(out)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    member = out / "round-01" / "member-2"
+    assert (out / "round-01" / "member-1" / "done.json").is_file()
+    assert (member / "member-2.safetensors").is_file()
+    assert not (member / "done.json").exists()
+    assert active_learn(recipe, out, MACHINE, silent).state == whole[1].state
+    assert (out / "summary.json").read_bytes() == (whole[0] / "summary.json").read_bytes()
 
 
 def test_a_round_that_finds_nothing_ends_it(folder: Path) -> None:
