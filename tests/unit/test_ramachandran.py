@@ -21,7 +21,7 @@ from trip_mm.analysis.ramachandran import (
     analyze_run,
     ramachandran,
 )
-from trip_mm.analysis.run_directory import production_trajectory, stage_directories
+from trip_mm.analysis.run_directory import stage_directories, stage_trajectory
 from trip_mm.analysis.states import THESIS, TILED, Interval, state_set
 from trip_mm.analysis.statistics import (
     circular_mean,
@@ -401,7 +401,13 @@ def test_the_last_stage_that_wrote_frames_is_analysed(run_dir: Path) -> None:
     (run_dir / "analysis-2").mkdir()
     extension = run_dir / "10-extension" / "trajectory.xtc"
     shutil.copy(DATA / "ala3.xtc", extension)
-    assert production_trajectory(run_dir) == extension
+    assert stage_trajectory(run_dir) == extension
+    assert stage_trajectory(run_dir, "extension") == extension
+    assert stage_trajectory(run_dir, "10-extension") == extension
+    with pytest.raises(RunDirectoryError, match="has written no frame"):
+        stage_trajectory(run_dir, "not-started")
+    with pytest.raises(RunDirectoryError, match=r"no stage 'absent' \(stages: .*10-extension"):
+        stage_trajectory(run_dir, "absent")
     assert [path.name for path in stage_directories(run_dir)][-2:] == [
         "10-extension",
         "11-not-started",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trip_mm.analysis.output import write_summary, write_table
 from trip_mm.analysis.plots import write_picture
-from trip_mm.analysis.run_directory import production_trajectory, topology_file
+from trip_mm.analysis.run_directory import stage_trajectory, topology_file
 from trip_mm.analysis.states import StateSet, state_set
 from trip_mm.analysis.torsions import (
     NoBackboneTorsionsError,
@@ -21,14 +21,17 @@ __all__ = [
 ]
 
 
-def analyze_run(run_dir: str | Path, state_set_name: str = "tiled") -> RamachandranResult:
+def analyze_run(
+    run_dir: str | Path, state_set_name: str = "tiled", stage: str | None = None
+) -> RamachandranResult:
     """Writes ramachandran.csv, ramachandran.json and ramachandran.png into a run directory.
 
-    The trajectory is that of the last stage that has one; each file appears whole or not at all.
+    Each file appears whole or not at all.
 
     Args:
         run_dir: directory that `trip-mm run` made.
         state_set_name: `tiled` or `thesis`, the set drawn in the picture (both are in the files).
+        stage: name of a stage; the last one that wrote frames if None.
 
     Returns:
         The torsions that were written.
@@ -41,7 +44,7 @@ def analyze_run(run_dir: str | Path, state_set_name: str = "tiled") -> Ramachand
     """
     states = state_set(state_set_name)
     directory = Path(run_dir)
-    topology, trajectory = topology_file(directory), production_trajectory(directory)
+    topology, trajectory = topology_file(directory), stage_trajectory(directory, stage)
     result = ramachandran(topology, trajectory)
     write_results(result, directory, states)
     return result

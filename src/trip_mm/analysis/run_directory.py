@@ -43,18 +43,28 @@ def stage_directories(run_dir: Path) -> list[Path]:
     return [path for _, path in sorted(stages)]
 
 
-def production_trajectory(run_dir: Path) -> Path:
-    """Returns the trajectory of the last stage that wrote one.
+def stage_trajectory(run_dir: Path, stage: str | None = None) -> Path:
+    """Returns the trajectory of a stage.
+
+    Args:
+        run_dir: directory that `trip-mm run` made.
+        stage: name of the stage (`nvt`) or of its directory (`05-nvt`); the last one that wrote
+            frames if None.
 
     Raises:
-        RunDirectoryError: no stage has written a frame.
+        RunDirectoryError: there is no such stage, or it has not written a frame.
     """
     stages = stage_directories(run_dir)
-    for stage in reversed(stages):
-        path = stage / TRAJECTORY_FILE
-        if path.is_file() and path.stat().st_size > 0:
-            return path
-    found = ", ".join(stage.name for stage in stages) or "none"
+    chosen = [path for path in stages if stage in (None, path.name, path.name.split("-", 1)[1])]
+    for path in reversed(chosen):
+        trajectory = path / TRAJECTORY_FILE
+        if trajectory.is_file() and trajectory.stat().st_size > 0:
+            return trajectory
+    found = ", ".join(path.name for path in stages) or "none"
+    if not chosen and stage is not None:
+        raise RunDirectoryError(f"{run_dir}: has no stage {stage!r} (stages: {found})")
+    if stage is not None:
+        raise RunDirectoryError(f"{run_dir}: stage {stage!r} has written no frame")
     raise RunDirectoryError(
         f"{run_dir}: no stage has written a frame to {TRAJECTORY_FILE} (stages: {found}); "
         f"continue the run with `trip-mm resume {run_dir}`"

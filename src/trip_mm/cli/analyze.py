@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trip_mm.cli.analyze_liquid import density_command, rdf_command
+from trip_mm.cli.analyze_liquid import StageOption, density_command, rdf_command
 from trip_mm.cli.console import console, reporting_errors
 from trip_mm.errors import ConfigError
 
@@ -51,6 +51,7 @@ def ramachandran_command(
         Path | None,
         typer.Option(help="Directory for the files of --topology and --trajectory.  [default: .]"),
     ] = None,
+    stage: StageOption = None,
     states: Annotated[
         StateSetName,
         typer.Option(help="Ramachandran states: tiling the map, or as the TrIP thesis prints."),
@@ -70,8 +71,10 @@ def ramachandran_command(
                 "RUN_DIR and --topology, --trajectory, --out exclude each other; give one or the "
                 "others"
             )
-        result = analyze_run(run_dir, states.value)
+        result = analyze_run(run_dir, states.value, stage)
     else:
+        if stage is not None:
+            raise ConfigError("--stage chooses a stage of a RUN_DIR; leave it out")
         if topology is None or trajectory is None:
             raise ConfigError("give a RUN_DIR, or both --topology and --trajectory")
         result = ramachandran(topology, trajectory)

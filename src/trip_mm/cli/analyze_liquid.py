@@ -11,10 +11,16 @@ RunDirectoryArgument = Annotated[
     Path, typer.Argument(help="Directory of a run; the files are written into it.")
 ]
 
+StageOption = Annotated[
+    str | None,
+    typer.Option(help="Name of a stage, such as nvt; the last one with a trajectory by default."),
+]
+
 
 @reporting_errors
 def rdf_command(
     run_dir: RunDirectoryArgument,
+    stage: StageOption = None,
     first: Annotated[
         str, typer.Option(help="MDAnalysis selection; oxygens of water by default.")
     ] = "water and name O*",
@@ -29,16 +35,16 @@ def rdf_command(
     ] = None,
     bin_width: Annotated[float, typer.Option(help="A.")] = 0.05,
 ) -> None:
-    """Compute the radial distribution function over the last stage with a trajectory.
+    """Compute the radial distribution function over a stage.
 
     Writes rdf.csv, rdf.json and rdf.png. Pairs within one molecule do not count.
     """
     from trip_mm.analysis.liquid_output import rdf_summary, write_rdf
     from trip_mm.analysis.radial import RadialSettings, radial_distribution
-    from trip_mm.analysis.run_directory import production_trajectory, topology_file
+    from trip_mm.analysis.run_directory import stage_trajectory, topology_file
 
     settings = RadialSettings(first, second or first, bin_width, r_max, skip)
-    topology, trajectory = topology_file(run_dir), production_trajectory(run_dir)
+    topology, trajectory = topology_file(run_dir), stage_trajectory(run_dir, stage)
     result = radial_distribution(topology, trajectory, settings)
     write_rdf(result, run_dir)
     summary = rdf_summary(result)
