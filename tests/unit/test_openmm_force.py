@@ -18,7 +18,7 @@ from trip_mm.backends.openmm_force import add_trip_force, available_backends, re
 from trip_mm.backends.openmm_ml import TripPotentialImplFactory
 from trip_mm.backends.openmm_ml_impl import TripPotentialImpl
 from trip_mm.backends.python_callable import CheckpointReference, TripComputation, checkpoint_of
-from trip_mm.checkpoint import load_potential, new_potential, save_potential
+from trip_mm.checkpoint import load_potential, new_potential, registry, save_potential
 from trip_mm.errors import (
     BackendError,
     CellTooSmallError,
@@ -292,7 +292,7 @@ def test_entry_point_imports_neither_torch_nor_openmm_ml():
 def test_openmm_ml_finds_the_entry_points():
     from openmmml import MLPotential
 
-    for name in ("trip", "trip-gfn2-s"):
+    for name in ("trip", *registry()):
         assert isinstance(MLPotential._implFactories[name], TripPotentialImplFactory)
 
 
