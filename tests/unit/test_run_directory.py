@@ -163,14 +163,14 @@ def test_a_checkpoint_continues_with_the_same_random_numbers(tmp_path: Path) -> 
     directory = StageDirectory(tmp_path)
     first = particle()
     first.step(10)
-    write_checkpoint(directory, first, 1.5)
+    write_checkpoint(directory, first, 1.5, hot_checks=2)
     first.step(10)
     second = particle()
     checkpoint = read_checkpoint(directory)
     assert checkpoint is not None
     assert restore_context(second, checkpoint) is None
     assert second.currentStep == 10
-    assert checkpoint.progress.wall_seconds == 1.5
+    assert (checkpoint.progress.wall_seconds, checkpoint.progress.hot_checks) == (1.5, 2)
     second.step(10)
     assert position(second) == position(first)
 

@@ -17,7 +17,7 @@ from trip_mm.simulation.potentials import (
     repartition_hydrogen_mass,
     total_mass,
 )
-from trip_mm.simulation.schedule import TemperatureSchedule, next_stop
+from trip_mm.simulation.schedule import TemperatureSchedule, is_check_due, next_stop
 from trip_mm.simulation.schema import PotentialConfig, ResolvedStage, parse_system
 from trip_mm.simulation.seeds import derive_seed
 
@@ -96,6 +96,24 @@ def test_stops_hit_checkpoints_ramps_and_the_end(seconds_per_step: float | None)
     assert stops == sorted(set(stops))
     if seconds_per_step == 10.0:
         assert stops == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("seconds_per_step", [0.001, 0.3, 10.0])
+def test_checks_do_not_depend_on_the_speed(seconds_per_step: float) -> None:
+    ramp = stage(temperature_start_k=100.0)
+
+    def checked(start: int, seconds: float | None) -> list[int]:
+        step, found = start, []
+        while step < ramp.n_steps:
+            step = next_stop(step, ramp, seconds)
+            if is_check_due(step, ramp):
+                found.append(step)
+        return found
+
+    usual = checked(0, None)
+    assert {20, 40, 130, 1000} <= set(usual)
+    assert checked(0, seconds_per_step) == usual
+    assert checked(57, seconds_per_step) == [step for step in usual if step > 57]
 
 
 def test_seeds_differ_by_purpose_and_are_stable() -> None:

@@ -35,6 +35,7 @@ class Progress:
         wall_seconds: time spent in the stage so far.
         platform: OpenMM platform that wrote the binary checkpoint.
         openmm_version: OpenMM version that wrote it.
+        hot_checks: checks in a row, up to that step, that found the system too hot.
     """
 
     step: int
@@ -42,6 +43,7 @@ class Progress:
     wall_seconds: float
     platform: str
     openmm_version: str
+    hot_checks: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,18 @@ def output_files(directory: StageDirectory) -> tuple[Any, ...]:
 
 
 def write_checkpoint(
-    directory: StageDirectory, simulation: app.Simulation, wall_seconds: float
+    directory: StageDirectory,
+    simulation: app.Simulation,
+    wall_seconds: float,
+    hot_checks: int = 0,
 ) -> None:
     """Writes the stage's checkpoint at the current step, replacing the one before.
+
+    Args:
+        directory: of the stage.
+        simulation: as it stands.
+        wall_seconds: spent in the stage so far.
+        hot_checks: see `Progress`.
 
     Raises:
         RunDirectoryError: the file cannot be written; the previous checkpoint is untouched.
@@ -78,6 +89,7 @@ def write_checkpoint(
         wall_seconds=wall_seconds,
         platform=context.getPlatform().getName(),
         openmm_version=openmm.__version__,
+        hot_checks=hot_checks,
     )
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as members:

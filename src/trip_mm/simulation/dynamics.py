@@ -42,7 +42,7 @@ from trip_mm.simulation.monitor import StabilityMonitor
 from trip_mm.simulation.progress import SECONDS_PER_DAY
 from trip_mm.simulation.reporters import MonitorReporter, log_reporter, trajectory_reporter
 from trip_mm.simulation.run_directory import write_atomically
-from trip_mm.simulation.schedule import next_stop, temperature_schedule
+from trip_mm.simulation.schedule import is_check_due, next_stop, temperature_schedule
 from trip_mm.simulation.stage_task import Services, StageTask, build_simulation, place_at_start
 from trip_mm.units import NM_TO_ANGSTROM
 
@@ -65,6 +65,8 @@ class DynamicsRun:
         self._temperatures = temperature_schedule(task.stage)
         frame = self._monitor.frame(self._simulation)
         self._initial_temperature = self._monitor.temperature(frame)
+        self._monitor.current_temperature = self._initial_temperature
+        self._monitor.hot_checks = 0 if checkpoint is None else checkpoint.progress.hot_checks
         self._first_step = start_step
         self._began = time.monotonic()
         self._reporters: list[MonitorReporter | CommitteeReporter] = []
@@ -107,7 +109,7 @@ class DynamicsRun:
                 self._advance()
                 if self._services.interruption.requested:
                     self._interrupt()
-            write_checkpoint(task.directory, simulation, self.wall_seconds)
+            self._write_checkpoint()
             write_atomically(task.directory.state, state_xml(simulation.context).encode())
         finally:
             for reporter in self._reporters:
@@ -138,14 +140,15 @@ class DynamicsRun:
         self._simulation.reporters.extend([*self._reporters, log, trajectory])
 
     def _advance(self) -> None:
-        """Runs to the next stop, checks the frame, and writes the checkpoint when it is due."""
+        """Runs to the next stop; checks the frame and writes the checkpoint when they are due."""
         task, simulation = self._task, self._simulation
         target = self._set_temperature()
         stop = next_stop(simulation.currentStep, task.stage, self._seconds_per_step())
         problem: Exception | None = None
         try:
             simulation.step(stop - simulation.currentStep)
-            self._monitor.check(simulation, target)
+            if is_check_due(simulation.currentStep, task.stage):
+                self._monitor.check(simulation, target)
         except UnstableSimulationError as error:
             problem = error
         except openmm.OpenMMException as error:
@@ -163,10 +166,15 @@ class DynamicsRun:
             raise self._failure(problem) from problem
         step = simulation.currentStep
         if step % task.stage.checkpoint_interval_steps == 0 and step < task.stage.n_steps:
-            write_checkpoint(task.directory, simulation, self.wall_seconds)
+            self._write_checkpoint()
         detail = f"{self._monitor.current_temperature:.0f} K"
         self._services.progress.stage_advanced(step, self.ns_per_day, detail)
         self._stop_if_uncertain()
+
+    def _write_checkpoint(self) -> None:
+        write_checkpoint(
+            self._task.directory, self._simulation, self.wall_seconds, self._monitor.hot_checks
+        )
 
     def _stop_if_uncertain(self) -> None:
         """Ends the run in an orderly way at a frame on which the committee disagrees too much.
@@ -182,7 +190,7 @@ class DynamicsRun:
         limit = kcal_per_mol_angstrom(committee.stop_above_kj_per_mol_nm)
         if found is None or found.step != simulation.currentStep or found.largest <= limit:
             return
-        write_checkpoint(task.directory, simulation, self.wall_seconds)
+        self._write_checkpoint()
         save_uncertain(task.directory, task.structure.topology, self._monitor.frame(simulation))
         time_ps = found.step * task.stage.timestep_fs / 1000.0
         raise DisagreementError(
@@ -220,7 +228,11 @@ class DynamicsRun:
         task, simulation = self._task, self._simulation
         signal_number = self._services.interruption.signal_number
         assert signal_number is not None
-        write_checkpoint(task.directory, simulation, self.wall_seconds)
+        try:
+            self._monitor.check_geometry(simulation)
+        except UnstableSimulationError as error:
+            raise self._failure(error) from error
+        self._write_checkpoint()
         raise RunInterrupted(
             f"{task.label}: stopped at step {simulation.currentStep} of {task.stage.n_steps}; "
             f"continue with `trip-mm resume {task.directory.path.parent}`",

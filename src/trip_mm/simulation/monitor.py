@@ -155,6 +155,7 @@ class StabilityMonitor:
         last_good: the latest frame that passed, None before the first check.
         current_temperature: kinetic temperature at the last check, K.
         transferred: largest number of protons seen away from their partner at one time.
+        hot_checks: checks in a row that found the system too hot.
     """
 
     def __init__(self, watch: BondWatch, system: openmm.System) -> None:
@@ -168,7 +169,7 @@ class StabilityMonitor:
         self._masses = np.asarray(masses, dtype=np.float64)
         n_mobile = int((self._masses > 0).sum())
         self._n_dof = max(3 * n_mobile - system.getNumConstraints() - 3, 1)
-        self._too_hot = 0
+        self.hot_checks = 0
         self.current_temperature = float("nan")
         self.last_good: Frame | None = None
         self.transferred = 0
@@ -260,8 +261,8 @@ class StabilityMonitor:
         """Too hot several checks in a row, beyond what the few atoms of a small system do."""
         limit = max(2.0 * target + 200.0, target * (1.0 + 10.0 * np.sqrt(2.0 / self._n_dof)))
         temperature = self.current_temperature = self.temperature(frame)
-        self._too_hot = self._too_hot + 1 if temperature > limit else 0
-        if self._too_hot < RUNAWAY_CHECKS:
+        self.hot_checks = self.hot_checks + 1 if temperature > limit else 0
+        if self.hot_checks < RUNAWAY_CHECKS:
             return None
         speed = np.linalg.norm(frame.velocities, axis=1) * np.sqrt(self._masses)
         hottest = atom_label(self.atoms[int(np.argmax(speed))])

@@ -7,7 +7,7 @@ from trip_mm.simulation.stage import ResolvedStage
 RAMP_INCREMENTS = 100
 """A temperature ramp is this many equal steps up or down (fewer in a stage with fewer steps)."""
 CHECK_INTERVAL = 20
-"""Largest number of steps between two checks of stability."""
+"""Steps between two checks of stability."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,17 @@ def temperature_schedule(stage: ResolvedStage) -> TemperatureSchedule | None:
 def next_stop(step: int, stage: ResolvedStage, seconds_per_step: float | None) -> int:
     """Returns the step at which the integrator must hand back control next.
 
+    That may depend on the speed; what is done there must not (`is_check_due`).
+
     Args:
         step: steps done.
         stage: the stage.
         seconds_per_step: measured so far; slow potentials hand back more often, so that a signal
             is answered within about two seconds.
     """
-    longest = CHECK_INTERVAL
+    stops = [stage.n_steps, _next_multiple(step, CHECK_INTERVAL)]
     if seconds_per_step is not None:
-        longest = max(1, min(longest, int(2.0 / max(seconds_per_step, 1e-9))))
-    stops = [stage.n_steps, step + longest]
+        stops.append(step + max(1, int(2.0 / max(seconds_per_step, 1e-9))))
     stops.append(_next_multiple(step, stage.checkpoint_interval_steps))
     if stage.committee is not None:
         stops.append(_next_multiple(step, stage.committee.interval_steps))
@@ -74,6 +75,15 @@ def next_stop(step: int, stage: ResolvedStage, seconds_per_step: float | None) -
     if temperatures is not None:
         stops.append(temperatures.next_change(step))
     return min(stops)
+
+
+def is_check_due(step: int, stage: ResolvedStage) -> bool:
+    """Returns whether stability is checked at a step, however fast the run is."""
+    return (
+        step % CHECK_INTERVAL == 0
+        or step % stage.checkpoint_interval_steps == 0
+        or step == stage.n_steps
+    )
 
 
 def _next_multiple(step: int, interval: int) -> int:
