@@ -25,8 +25,9 @@ from trip_mm.training.sampling_geometry import (
     with_hydrogens_rescaled,
     with_torsion_turned,
 )
-from trip_mm.training.sampling_molecules import build_molecule
+from trip_mm.training.sampling_molecules import build_molecule, sample_dimer_scans
 from trip_mm.training.sampling_recipe import (
+    DimerScansSource,
     LiquidWaterSource,
     PeptidesSource,
     TrajectorySource,
@@ -86,6 +87,30 @@ def test_placed_molecules_touch_at_the_distance() -> None:
         both = placed_at_distance(first, second, distance, rng)
         between = np.linalg.norm(both[:4, None] - both[None, 4:], axis=-1)
         assert between.min() == pytest.approx(distance)
+
+
+def test_a_dimer_scan_pulls_rigid_molecules_apart() -> None:
+    source = DimerScansSource.model_validate(
+        {
+            "kind": "dimer-scans",
+            "class": "pair",
+            "pairs": [["O", "CO"], ["C", "N"]],
+            "scans": 3,
+            "contact": [1.8, 1.8],
+            "step": 0.25,
+            "points": 5,
+        }
+    )
+    found = list(sample_dimer_scans(source, np.random.default_rng(3)))
+    assert len(found) == 15
+    assert len({item.source for item in found}) == 3
+    scan = np.array([item.positions for item in found[:5]])
+    lengths = np.linalg.norm(scan[:, :, None] - scan[:, None], axis=-1)  # [5, 9, 9]
+    for inside in (lengths[:, :3, :3], lengths[:, 3:, 3:]):
+        np.testing.assert_allclose(inside, np.broadcast_to(inside[0], inside.shape))
+    assert lengths[0, :3, 3:].min() == pytest.approx(1.8)
+    centres = np.linalg.norm(scan[:, 3:].mean(axis=1) - scan[:, :3].mean(axis=1), axis=1)
+    np.testing.assert_allclose(np.diff(centres), 0.25)
 
 
 def test_random_rotation_is_proper() -> None:

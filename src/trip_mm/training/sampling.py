@@ -14,6 +14,7 @@ from trip_mm.training.sampling_clusters import sample_liquid_water, sample_pepti
 from trip_mm.training.sampling_molecules import (
     read_smiles,
     sample_diatomics,
+    sample_dimer_scans,
     sample_molecules,
     sample_pairs,
     sample_stretched_bonds,
@@ -21,6 +22,7 @@ from trip_mm.training.sampling_molecules import (
 )
 from trip_mm.training.sampling_recipe import (
     DiatomicsSource,
+    DimerScansSource,
     LiquidWaterSource,
     MoleculesSource,
     PairsSource,
@@ -108,6 +110,8 @@ def iterate_source(
         return sample_peptides(source, rng)
     if isinstance(source, LiquidWaterSource):
         return sample_liquid_water(source, rng)
+    if isinstance(source, DimerScansSource):
+        return sample_dimer_scans(source, rng)
     if isinstance(source, PairsSource):
         return sample_pairs(source, rng)
     if isinstance(source, DiatomicsSource):

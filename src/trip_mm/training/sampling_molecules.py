@@ -1,6 +1,6 @@
 """Molecules from SMILES: RDKit conformers, displaced, torsions turned, bonds stretched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from trip_mm.training.sampling_geometry import (
 )
 from trip_mm.training.sampling_recipe import (
     DiatomicsSource,
+    DimerScansSource,
     MoleculesSource,
     PairsSource,
     StretchedBondsSource,
@@ -199,10 +200,7 @@ def _all_kept_out(source: MoleculesSource | StretchedBondsSource) -> str:
 
 def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conformation]:
     """Yields pairs of molecules at random orientation and uniformly drawn contact distance."""
-    names = sorted({name for pair in source.pairs for name in pair})
-    built = {
-        name: build_molecule(name, source.conformers, int(rng.integers(2**31))) for name in names
-    }
+    built = _build_all(source.pairs, source.conformers, rng)
     for count in range(source.conformations):
         first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
         distance = rng.uniform(*source.distance)
@@ -219,6 +217,35 @@ def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conf
             source.system_class,
             f"{first.smiles}.{second.smiles}",
         )
+
+
+def sample_dimer_scans(
+    source: DimerScansSource, rng: np.random.Generator
+) -> Iterator[Conformation]:
+    """Yields pairs in random orientation, pulled apart along the line of their centres."""
+    built = _build_all(source.pairs, source.conformers, rng)
+    for count in range(source.scans):
+        first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
+        fixed = first.conformers[int(rng.integers(len(first.conformers)))]
+        moved = second.conformers[int(rng.integers(len(second.conformers)))]
+        positions = placed_at_distance(fixed, moved, rng.uniform(*source.contact), rng)
+        fixed, moved = positions[: len(fixed)], positions[len(fixed) :]
+        apart = moved.mean(axis=0) - fixed.mean(axis=0)
+        apart /= np.linalg.norm(apart)
+        for point in range(source.points):
+            yield unlabelled(
+                first.atomic_numbers + second.atomic_numbers,
+                np.concatenate([fixed, moved + point * source.step * apart]),
+                source.system_class,
+                f"{first.smiles}.{second.smiles}/{count}",
+            )
+
+
+def _build_all(
+    pairs: Iterable[tuple[str, str]], conformers: int, rng: np.random.Generator
+) -> dict[str, Molecule]:
+    names = sorted({name for pair in pairs for name in pair})
+    return {name: build_molecule(name, conformers, int(rng.integers(2**31))) for name in names}
 
 
 def sample_diatomics(source: DiatomicsSource) -> Iterator[Conformation]:

@@ -65,6 +65,21 @@ class PairsSource(_Source):
     displacement: Range = (0.0, 0.05)
 
 
+class DimerScansSource(_Source):
+    """Pairs of rigid molecules in random orientation, pulled apart in equal steps from a contact.
+
+    `contact` is the distance of the nearest atoms at the start of a scan, drawn from the range.
+    """
+
+    kind: Literal["dimer-scans"]
+    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    scans: int = Field(gt=0)
+    conformers: int = Field(default=2, gt=0)
+    contact: Range = (1.6, 2.6)
+    step: float = Field(default=0.3, gt=0.0)
+    points: int = Field(default=8, gt=1)
+
+
 class DiatomicsSource(_Source):
     """Every pair of the elements at equally spaced distances."""
 
@@ -154,6 +169,7 @@ Source = Annotated[
     MoleculesSource
     | StretchedBondsSource
     | PairsSource
+    | DimerScansSource
     | DiatomicsSource
     | WaterScanSource
     | PeptidesSource
@@ -189,7 +205,7 @@ class Recipe(BaseModel):
         for source in self.sources:
             changes: dict[str, object] = {
                 name: max(1, round(getattr(source, name) * self.scale))
-                for name in ("conformations", "snapshots")
+                for name in ("conformations", "snapshots", "scans")
                 if name in type(source).model_fields
             }
             sources.append(source.model_copy(update=changes))
