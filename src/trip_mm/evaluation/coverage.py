@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from trip_mm.elements import SYMBOLS
 from trip_mm.errors import UnsupportedElementError
-from trip_mm.geometry.potentials import PotentialSpec
+from trip_mm.geometry.potentials import TIGHT_BINDING, PotentialSpec
 
 _APART = 10.0
-_HAMILTONIANS = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
 
 
 def refuse_unknown_elements(spec: PotentialSpec, elements: NDArray[np.int64]) -> None:
@@ -50,7 +49,7 @@ def _hamiltonian_has(name: str, number: int) -> bool:
 
     pair = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, _APART]])
     try:
-        Calculator(_HAMILTONIANS[name], np.array([number, number]), pair)
+        Calculator(TIGHT_BINDING[name], np.array([number, number]), pair)
     except TBLiteRuntimeError:
         return False
     return True

@@ -1,6 +1,6 @@
 """Levels of theory that potentials other than TrIP stand for."""
 
-from trip_mm.geometry.potentials import PotentialSpec
+from trip_mm.geometry.potentials import TIGHT_BINDING, PotentialSpec
 
 FORCE_FIELD = "Amber14 force field"
 
@@ -15,13 +15,11 @@ _OPENMM_ML_LEVELS = {
 }
 """Of the labels that the models of openmm-ml were trained on, as their authors state it."""
 
-_TIGHT_BINDING = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
-
 
 def level_of_method(spec: PotentialSpec) -> str:
     """Returns the level of theory of a potential other than TrIP, empty where unknown."""
     if spec.kind == "qm":
-        return _TIGHT_BINDING.get(spec.name, spec.name)
+        return TIGHT_BINDING.get(spec.name, spec.name)
     if spec.kind == "amber14":
         return FORCE_FIELD
     return _OPENMM_ML_LEVELS.get(spec.name.lower(), "")

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 EnergyFunction = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 """Positions in A `[n_atoms, 3]` to energy in eV and forces in eV/A; raises `EvaluationError`."""
 
-_TIGHT_BINDING = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
+TIGHT_BINDING = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
+"""Hamiltonians of tblite by the names that potentials have here."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class PotentialSpec:
             return self.name
         functional, slash, basis = self.name.partition("/")
         if not slash:
-            return _TIGHT_BINDING[self.name]
+            return TIGHT_BINDING[self.name]
         functional = functional.replace("df-", "DF-").replace("wb97", "ωB97")
         return f"{functional}/{basis.upper()}"
 
@@ -82,7 +83,7 @@ def parse_potential(text: str) -> PotentialSpec:
         if not name:
             raise ConfigError(f"potential {text!r}: no model is named; write {kind}:NAME")
         return PotentialSpec(kind, name)
-    if lowered in _TIGHT_BINDING:
+    if lowered in TIGHT_BINDING:
         return PotentialSpec("qm", lowered)
     if lowered == "amber14":
         return PotentialSpec("amber14", "amber14")

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from trip_mm.errors import EvaluationError, MissingDependencyError
 from trip_mm.geometry.molecule import Molecule
-from trip_mm.geometry.potentials import PotentialSpec
+from trip_mm.geometry.potentials import TIGHT_BINDING, PotentialSpec
 from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
 
-_HAMILTONIANS = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
 _FRESH_DAMPING, _FOLLOWED_DAMPING = 0.4, 0.1
 _MAX_ITERATIONS = 200
 
@@ -38,7 +37,7 @@ class FollowedTightBinding:
                 f"{spec.label} needs tblite; pip install 'trip-mm[qm]'"
             ) from None
         self._calculator = Calculator
-        self._hamiltonian = _HAMILTONIANS[spec.name]
+        self._hamiltonian = TIGHT_BINDING[spec.name]
         self._molecule = molecule
         self._last: Any = None
 
