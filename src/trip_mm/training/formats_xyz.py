@@ -22,7 +22,7 @@ import numpy as np
 
 from trip_mm.elements import formula
 from trip_mm.errors import DataError, MissingDependencyError
-from trip_mm.training.groups import Conformation
+from trip_mm.training.groups import Conformation, fits_electrons
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -120,7 +120,7 @@ def _unpaired_electrons(atoms: "Atoms", where: str) -> int:
         raise DataError(f"{where}: {', '.join(given)} contradict each other; write one of them")
     key, multiplicity = next(iter(given.items()))
     n_unpaired = multiplicity - 1
-    if n_unpaired not in range(n_electrons % 2, n_electrons + 1, 2):
+    if not fits_electrons(n_unpaired, n_electrons):
         raise DataError(
             f"{where}: {key} {multiplicity:g} does not fit {n_electrons} electrons; write the "
             "multiplicity, number of unpaired electrons + 1"

@@ -52,6 +52,11 @@ class Group(Protocol):
         ...
 
 
+def fits_electrons(n_unpaired: float, n_electrons: int) -> bool:
+    """Returns whether a neutral molecule can have so many unpaired electrons."""
+    return 0 <= n_unpaired <= n_electrons and (n_electrons - n_unpaired) % 2 == 0
+
+
 def group_name(group: Group) -> str:
     """Returns what a file calls a group: its path in an HDF5 file, else class and formula."""
     return str(getattr(group, "name", f"{group.system_class}/{group.formula}"))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trip_mm.elements import SYMBOLS, symbols_of
 from trip_mm.errors import ConfigError, DataError, MissingDependencyError
+from trip_mm.training.groups import fits_electrons
 from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
 
 
@@ -120,7 +121,7 @@ def check_spin(atomic_numbers: NDArray[np.int64], n_unpaired: int) -> None:
         LabelError: it is odd where the number of electrons is even or the reverse, or too large.
     """
     n_electrons = int(np.sum(atomic_numbers))
-    if not 0 <= n_unpaired <= n_electrons or (n_electrons - n_unpaired) % 2:
+    if not fits_electrons(n_unpaired, n_electrons):
         raise LabelError(f"{n_electrons} electrons cannot have {n_unpaired} unpaired ones")
 
 
