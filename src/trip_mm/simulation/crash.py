@@ -3,12 +3,14 @@
 import io
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from trip_mm.errors import BackendError, UnstableSimulationError
 from trip_mm.simulation.monitor import Frame
 from trip_mm.simulation.run_directory import StageDirectory, write_atomically
 
@@ -37,6 +39,29 @@ def is_cell_too_small(error: Exception) -> bool:
 def is_not_finite(error: Exception) -> bool:
     """Whether OpenMM stopped because a number became NaN or infinite."""
     return _NOT_FINITE.search(str(error)) is not None
+
+
+def is_technical(error: Exception) -> bool:
+    """Whether the device or the backend failed: nothing is wrong with the frame then."""
+    return not (
+        isinstance(error, UnstableSimulationError)
+        or is_cell_too_small(error)
+        or is_not_finite(error)
+    )
+
+
+def technical_failure(where: str, error: Exception, run_dir: Path) -> BackendError:
+    """Returns the error of a technical failure.
+
+    Args:
+        where: place and, in dynamics, step.
+        error: what OpenMM raised.
+        run_dir: of the run, which can be resumed.
+    """
+    return BackendError(
+        f"{where}: OpenMM stopped: {error}; fix the cause, then continue with "
+        f"`trip-mm resume {run_dir}`"
+    )
 
 
 def box_heights(box_vectors: NDArray[np.float64]) -> NDArray[np.float64]:

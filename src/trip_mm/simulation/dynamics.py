@@ -7,7 +7,6 @@ import openmm
 from openmm import unit
 
 from trip_mm.errors import (
-    BackendError,
     CellTooSmallError,
     DisagreementError,
     RunDirectoryError,
@@ -34,8 +33,10 @@ from trip_mm.simulation.crash import (
     box_heights,
     is_cell_too_small,
     is_not_finite,
+    is_technical,
     save_crash,
     save_uncertain,
+    technical_failure,
 )
 from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.monitor import StabilityMonitor
@@ -246,18 +247,15 @@ class DynamicsRun:
         wrong with the frame, and its context may no longer answer.
         """
         task, simulation = self._task, self._simulation
-        if not isinstance(problem, UnstableSimulationError) and not (
-            is_cell_too_small(problem) or is_not_finite(problem)
-        ):
-            return BackendError(
-                f"{task.directory.path}: step {simulation.currentStep}: OpenMM stopped: {problem}; "
-                f"fix the cause, then continue with `trip-mm resume {task.directory.path.parent}`"
-            )
+        path = task.directory.path
+        if is_technical(problem):
+            where = f"{path}: step {simulation.currentStep}"
+            return technical_failure(where, problem, path.parent)
         after = self._monitor.frame(simulation)
         before = self._monitor.last_good
         save_crash(task.directory, task.structure.topology, Crash(before, after))
         time_ps = after.step * task.stage.timestep_fs / 1000.0
-        where = f"{task.directory.path}: step {after.step} ({time_ps:.4g} ps)"
+        where = f"{path}: step {after.step} ({time_ps:.4g} ps)"
         saved = f"the frames before and at the stop are in {task.directory.crash}"
         if is_cell_too_small(problem):
             box = after.box_vectors if before is None else before.box_vectors

@@ -9,10 +9,16 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from trip_mm.errors import BackendError, CellTooSmallError, TripError, UnstableSimulationError
+from trip_mm.errors import CellTooSmallError, TripError, UnstableSimulationError
 from trip_mm.simulation.checkpoints import restore_outputs, state_xml
 from trip_mm.simulation.checks import atom_label
-from trip_mm.simulation.crash import Crash, is_cell_too_small, is_not_finite, save_crash
+from trip_mm.simulation.crash import (
+    Crash,
+    is_cell_too_small,
+    is_technical,
+    save_crash,
+    technical_failure,
+)
 from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.monitor import StabilityMonitor
 from trip_mm.simulation.run_directory import write_atomically
@@ -203,11 +209,9 @@ def _failure(
     """Saves the frame and says what went wrong."""
     if is_cell_too_small(problem):
         return CellTooSmallError(f"{task.directory.path}: {problem}; start from a larger box")
-    if not isinstance(problem, UnstableSimulationError) and not is_not_finite(problem):
-        return BackendError(  # of the device or the backend: nothing is wrong with the frame
-            f"{task.directory.path}: OpenMM stopped: {problem}; fix the cause, then continue with "
-            f"`trip-mm resume {task.directory.path.parent}`"
-        )
+    if is_technical(problem):
+        path = task.directory.path
+        return technical_failure(str(path), problem, path.parent)
     frame = monitor.frame(simulation)
     save_crash(task.directory, task.structure.topology, Crash(monitor.last_good, frame))
     return UnstableSimulationError(
