@@ -53,6 +53,7 @@ class ModelCard:
 
     Attributes:
         name: what `load_potential` takes.
+        version: counts the weights shipped under this name, from 1.
         path: checkpoint file.
         sha256: digest that the file must have.
         description: one line.
@@ -63,6 +64,7 @@ class ModelCard:
     """
 
     name: str
+    version: int
     path: Path
     sha256: str
     description: str
@@ -88,6 +90,7 @@ def registry() -> dict[str, ModelCard]:
         return {
             name: ModelCard(
                 name=name,
+                version=entry["version"],
                 path=folder / entry["file"],
                 sha256=entry["sha256"],
                 description=entry["description"],

@@ -26,6 +26,7 @@ def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
     text.write_text("# tiny\n\nTrained on nothing.\n")
     card = ModelCard(
         name="tiny",
+        version=3,
         path=path,
         sha256=hashlib.sha256(b"weights").hexdigest(),
         description="smallest model",
@@ -51,6 +52,7 @@ def test_list_as_json(card: ModelCard) -> None:
     assert json.loads(out) == [
         {
             "name": "tiny",
+            "version": 3,
             "description": "smallest model",
             "level_of_theory": "GFN2-xTB",
             "elements": ["H", "O"],

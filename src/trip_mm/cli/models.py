@@ -78,6 +78,7 @@ def _show(card: "ModelCard", as_json: bool) -> None:
 def _as_dict(card: "ModelCard") -> dict[str, Any]:
     return {
         "name": card.name,
+        "version": card.version,
         "description": card.description,
         "level_of_theory": card.level_of_theory,
         "elements": list(card.elements),
@@ -93,9 +94,10 @@ def _table(cards: "list[ModelCard]") -> "Table":
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    for heading in ("description", "level of theory", "elements", "sha256"):
+    for heading in ("version", "description", "level of theory", "elements", "sha256"):
         table.add_column(heading)
     for card in cards:
         elements = " ".join(card.elements)
-        table.add_row(card.name, card.description, card.level_of_theory, elements, card.sha256[:12])
+        cells = (card.description, card.level_of_theory, elements, card.sha256[:12])
+        table.add_row(card.name, str(card.version), *cells)
     return table
