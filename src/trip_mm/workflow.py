@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trip_mm.locking import locked
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
 from trip_mm.simulation.checks import check_structure
@@ -100,7 +101,7 @@ def resume(
     if directory.finished:
         listener.message(f"{directory.path}: is finished; there is nothing to resume")
         return directory.path
-    with directory.locked():
+    with locked(directory.path):
         plan = RunPlan.from_dict(read_json(directory.path / RUN_FILE))
         if platform is not None or threads is not None:
             chosen = choose_platform(
@@ -157,7 +158,7 @@ def start(prepared: PreparedRun, out_dir: str | Path | None, progress: ProgressL
     """
     path = run_path(prepared, out_dir)
     directory = RunDirectory.create(path)
-    with directory.locked():
+    with locked(directory.path):
         checked = with_precision_checks(prepared.plan, prepared.structure, progress)
         plan = prepare(directory, checked, prepared.structure)
         progress.message(f"run directory {path}, {plan.platform.name} platform")

@@ -18,6 +18,7 @@ from trip_mm.checkpoint import file_sha256
 from trip_mm.cli.main import app
 from trip_mm.elements import formula
 from trip_mm.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
+from trip_mm.locking import locked
 from trip_mm.training import fit
 from trip_mm.training.ablation import VARIANTS, ablate, variant_config
 from trip_mm.training.config import load_training_config
@@ -121,6 +122,17 @@ def test_resume_equals_uninterrupted_to_the_last_bit(tmp_path, data_file):
         {k: v for k, v in row.items() if k not in timed} for row in logs[1]
     ]
     assert [row["step"] for row in logs[0]] == ["4", "8", "12"]
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path, data_file):
+    config = write_config(tmp_path / "train.yaml", data_file)
+    out = tmp_path / "run"
+    out.mkdir()
+    with locked(out), pytest.raises(RunDirectoryError, match="is in use by process"):
+        train(config, out, report=silent)
+    train(config, out, report=silent)
+    with locked(out), pytest.raises(RunDirectoryError, match="is in use by process"):
+        train(config, out, resume=True, report=silent)
 
 
 def test_a_run_killed_while_it_exports_gives_the_same_model(tmp_path, data_file, monkeypatch):

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from trip_mm.errors import ConfigError, DataError
+from trip_mm.errors import ConfigError, DataError, RunDirectoryError
+from trip_mm.locking import locked
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats import read_failed_ids
 from trip_mm.training.formats_write import FileHeader, write_geometries
@@ -114,6 +115,16 @@ def test_multiplicity_is_that_of_every_label_and_part(tmp_path: Path) -> None:
         label(replace(job, multiplicity=None))
     with pytest.raises(ConfigError, match="multiplicity 0"):
         replace(job, multiplicity=0)
+
+
+@pytest.mark.usefixtures("tblite")
+def test_two_processes_do_not_write_the_same_labels(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 2)
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2")
+    job.parts.mkdir()
+    with locked(job.parts), pytest.raises(RunDirectoryError, match="is in use by process"):
+        label(job)
+    assert len(Dataset.open(label(job))) == 2
 
 
 @pytest.mark.usefixtures("tblite")

@@ -18,6 +18,7 @@ LAYER_OF = {
     "units": 0,
     "elements": 0,
     "errors": 0,
+    "locking": 1,
     "edge_padding": 1,
     "lattice": 1,
     "neighbors": 1,

@@ -1,8 +1,6 @@
 """Run directories: atomic files, lock, exact structures, checkpoints and the cutting of outputs."""
 
 import json
-import multiprocessing
-import os
 import zipfile
 from pathlib import Path
 
@@ -94,27 +92,6 @@ def test_opening_what_is_no_run(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path / "missing")
     with pytest.raises(RunDirectoryError, match=r"holds no run\.json"):
         RunDirectory.open(tmp_path)
-
-
-def _try_to_lock(path: str, answers: "multiprocessing.Queue[str]") -> None:
-    try:
-        with RunDirectory(Path(path)).locked():
-            answers.put("locked")
-    except RunDirectoryError as error:
-        answers.put(str(error))
-
-
-def test_one_process_at_a_time(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    answers: multiprocessing.Queue[str] = context.Queue()  # type: ignore[assignment]
-    child = context.Process(target=_try_to_lock, args=(str(tmp_path), answers))
-    with RunDirectory(tmp_path).locked():
-        child.start()
-        answer = answers.get(timeout=30)
-        child.join()
-    assert f"in use by process {os.getpid()}" in answer
-    with RunDirectory(tmp_path).locked():
-        pass
 
 
 def test_a_structure_survives_the_file_exactly(peptide: BuiltStructure, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trip_mm.errors import ConfigError, EvaluationError, UnsupportedSystemError
+from trip_mm.errors import ConfigError, EvaluationError, RunDirectoryError, UnsupportedSystemError
 from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral
 from trip_mm.geometry.molecule import Molecule, read_molecule
 from trip_mm.geometry.potentials import PotentialSpec
+from trip_mm.locking import locked
 from trip_mm.torsion import drive_tasks, filters, metrics
 from trip_mm.torsion.benchmark import benchmark
 from trip_mm.torsion.drive import DriveResult, DriveSettings, Outcome, run_benchmark
@@ -300,6 +301,9 @@ def test_mistakes_are_refused(peroxide: TorsionRecord, tmp_path: Path) -> None:
     twice = DriveSettings((GFN2, GFN2), "relax", ELEMENTS)
     with pytest.raises(ConfigError, match="not all different"):
         run_benchmark(dataset, twice, tmp_path, ONE, quiet)
+    alone = DriveSettings((GFN2,), "single-point", ELEMENTS)
+    with locked(tmp_path), pytest.raises(RunDirectoryError, match="is in use by process"):
+        run_benchmark(dataset, alone, tmp_path, ONE, quiet)
     with pytest.raises(ConfigError, match="leave --processes out"):
         Workers(2, "tcp://localhost:1")
 

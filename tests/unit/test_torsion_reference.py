@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trip_mm.errors import ConfigError, DataError
+from trip_mm.errors import ConfigError, DataError, RunDirectoryError
 from trip_mm.geometry.dihedral import dihedral_angle
 from trip_mm.geometry.molecule import read_molecule
+from trip_mm.locking import locked
 from trip_mm.torsion import scan
 from trip_mm.torsion.record_files import read_hdf5
 from trip_mm.torsion.record_sets import open_set, shipped_sets
@@ -59,6 +60,8 @@ def test_a_reference_is_made_and_continued(tmp_path: Path, monkeypatch: pytest.M
         raise AssertionError("nothing may be computed again")
 
     monkeypatch.setattr(scan, "relax", refuse)
+    with locked(tmp_path / "out"), pytest.raises(RunDirectoryError, match="is in use by process"):
+        make_reference(load_recipe(path), tmp_path / "out", Workers(), lines.append)
     again = make_reference(load_recipe(path), tmp_path / "out", Workers(), lines.append)
     assert np.array_equal(read_hdf5(again.path)[0].points.energies, energies)  # type: ignore[union-attr]
 

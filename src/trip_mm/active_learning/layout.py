@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.locking import LOCK_FILE
 from trip_mm.simulation.run_directory import DONE_FILE, read_json, write_json
 
 RECORD_FILE = "active.json"
@@ -121,7 +122,7 @@ def open_or_create(out: Path, record: dict[str, Any]) -> None:
     """
     path = out / RECORD_FILE
     if not path.exists():
-        if out.is_dir() and any(item.name != ".lock" for item in out.iterdir()):
+        if out.is_dir() and any(item.name != LOCK_FILE for item in out.iterdir()):
             raise RunDirectoryError(
                 f"{out}: is not empty and holds no {RECORD_FILE}; choose another one with --out"
             )

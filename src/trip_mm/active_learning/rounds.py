@@ -29,8 +29,8 @@ from trip_mm.active_learning.summary import write_summary
 from trip_mm.checkpoint import load_potential
 from trip_mm.committee import load_committee, save_committee
 from trip_mm.errors import ConfigError
+from trip_mm.locking import locked
 from trip_mm.simulation.catalog import find_config
-from trip_mm.simulation.run_directory import RunDirectory
 from trip_mm.simulation.schema import load_system
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.labels import LabelJob, LabelProgress, label
@@ -86,7 +86,7 @@ def active_learn(
     _check_system(recipe, committee, machine)
     path = Path(out)
     path.mkdir(parents=True, exist_ok=True)
-    with RunDirectory(path).locked():
+    with locked(path):
         open_or_create(path, _record(recipe, committee))
         return _rounds(recipe, committee, path, machine, report)
 

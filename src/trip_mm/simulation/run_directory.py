@@ -1,4 +1,4 @@
-"""The run directory: its layout, its lock, and files that are never half-written.
+"""The run directory: its layout, and files that are never half-written.
 
 ```
 runs/<name>/
@@ -15,28 +15,20 @@ runs/<name>/
 
 import json
 import os
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from trip_mm.errors import RunDirectoryError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 RUN_FILE = "run.json"
 METHODS_FILE = "methods.md"
 STRUCTURE_FILE = "structure.json"
 SUMMARY_FILE = "summary.json"
 MODEL_FILE = "model.safetensors"
-LOCK_FILE = ".lock"
 
 STATE_FILE = "state.xml"
 CHECKPOINT_FILE = "checkpoint"
@@ -245,44 +237,10 @@ class RunDirectory:
         """Whether every stage and the final analysis are done."""
         return (self.path / SUMMARY_FILE).exists()
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the directory for this process alone; the lock vanishes with the process.
-
-        Raises:
-            RunDirectoryError: another process works in the directory.
-        """
-        with (self.path / LOCK_FILE).open("a+", encoding="utf-8") as stream:
-            if not _try_lock(stream):
-                stream.seek(0)
-                holder = stream.read().strip() or "another process"
-                raise RunDirectoryError(
-                    f"{self.path}: is in use by {holder}; wait until it ends, or stop it first"
-                )
-            stream.seek(0)
-            stream.truncate()
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-            stream.flush()
-            yield
-            stream.seek(0)
-            stream.truncate()
-
 
 def stage_directory_name(index: int, name: str) -> str:
     """Returns `NN-name` for a stage, counting from 01."""
     return f"{index + 1:02d}-{name}"
-
-
-def _try_lock(stream: IO[str]) -> bool:
-    """Takes an exclusive lock that dies with the process; False where another process has it."""
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def publish(source: Path, target: Path) -> None:

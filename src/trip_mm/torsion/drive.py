@@ -15,6 +15,7 @@ import numpy as np
 
 from trip_mm.errors import ConfigError, DataError
 from trip_mm.geometry.potentials import PotentialSpec
+from trip_mm.locking import locked
 from trip_mm.torsion.comparison import model_sha256, potential_file_name
 from trip_mm.torsion.drive_tasks import BY_POINT, MODES, RELAXED_MODES, DriveTask, Entry, run_task
 from trip_mm.torsion.filters import Skipped, admit
@@ -113,6 +114,7 @@ def run_benchmark(
         ConfigError: an unknown mode, two potentials of one name, record ids that are not unique,
             or journals of other settings.
         DataError: the outcomes do not add up to the records.
+        RunDirectoryError: another process works in `out`.
         TripError: a potential that cannot be used at all.
     """
     if settings.mode not in MODES:
@@ -126,10 +128,11 @@ def run_benchmark(
     digests = {spec.label: model_sha256(spec) for spec in settings.potentials}
     if admitted:
         out.mkdir(parents=True, exist_ok=True)
-    for spec in settings.potentials if admitted else ():
-        journal = _journal(out, spec, settings.mode, digests[spec.label])
-        _compute(admitted, spec, settings.mode, journal, workers, announce)
-        found += [_outcome(record, spec, settings, journal) for record in admitted]
+        with locked(out):
+            for spec in settings.potentials:
+                journal = _journal(out, spec, settings.mode, digests[spec.label])
+                _compute(admitted, spec, settings.mode, journal, workers, announce)
+                found += [_outcome(record, spec, settings, journal) for record in admitted]
     models = {label: digest for label, digest in digests.items() if digest}
     result = DriveResult(dataset, settings, tuple(skipped), tuple(found), models)
     for spec in settings.potentials:

@@ -29,6 +29,7 @@ from trip_mm.errors import (
 from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
+from trip_mm.locking import locked
 from trip_mm.torsion.dihedrals import Dihedral, dihedral_from_indices, dihedral_from_smarts
 from trip_mm.torsion.record_files import write_hdf5
 from trip_mm.torsion.records import (
@@ -145,10 +146,18 @@ def make_reference(
     Raises:
         ConfigError: the list of molecules is malformed, or `out` holds other results.
         DataError: no molecule was finished.
+        RunDirectoryError: another process works in `out`.
     """
     journals = out / "journals"
     journals.mkdir(parents=True, exist_ok=True)
-    tasks = _tasks(recipe, journals)
+    with locked(out):
+        return _make_reference(recipe, out, workers, announce)
+
+
+def _make_reference(
+    recipe: ReferenceRecipe, out: Path, workers: Workers, announce: Callable[[str], None]
+) -> ReferenceResult:
+    tasks = _tasks(recipe, out / "journals")
     found: dict[str, TorsionRecord] = {}
     skipped: dict[str, str] = {}
     with closing(

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from trip_mm.checkpoint import read_checkpoint, save_potential
 from trip_mm.errors import CheckpointError
+from trip_mm.locking import locked
 from trip_mm.potential import TripPotential
 from trip_mm.training.callbacks import (
     Bookkeeping,
@@ -67,7 +68,7 @@ def fit_and_export(
         The exported model, `OUT/NAME.safetensors`, written by the first process.
 
     Raises:
-        RunDirectoryError: the run to resume is another one.
+        RunDirectoryError: the run to resume is another one, or is trained by another process.
         TrainingError: the loss became infinite.
         CheckpointError: a model lies in the directory that has no record of its training.
     """
@@ -75,8 +76,21 @@ def fit_and_export(
     n_processes = place.processes.n_processes
     record = describe_run(config, potential, data, prepared.statistics, n_processes)
     set_statistics(potential, config, prepared.statistics)
-    if place.processes.is_first:
+    if not place.processes.is_first:
+        return _fit_and_finish(potential, config, prepared, place, record)
+    place.out.mkdir(parents=True, exist_ok=True)
+    with locked(place.out):
         write_or_compare(place.out, record, place.resume)
+        return _fit_and_finish(potential, config, prepared, place, record)
+
+
+def _fit_and_finish(
+    potential: TripPotential,
+    config: TrainingConfig,
+    prepared: Prepared,
+    place: Place,
+    record: dict[str, Any],
+) -> Path:
     path = place.out / f"{config.name}.safetensors"
     if place.resume and is_finished(path, config):
         place.report(f"finished before: {path}")
@@ -85,7 +99,7 @@ def fit_and_export(
     if validation.best_averages:
         module.average.averages = validation.best_averages
     if place.processes.is_first:
-        _finish(module, config, data, record, place)
+        _finish(module, config, prepared.data, record, place)
         place.report(f"model: {path}")
     return path
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from trip_mm.errors import ConfigError
+from trip_mm.locking import locked
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader
 from trip_mm.training.groups import Conformation
@@ -101,14 +102,29 @@ def label(
         MissingDependencyError: the program behind the method, or Dask, is not installed.
         DataError: the geometries cannot be read, parts there were made from other geometries or
             with other settings, or the scheduler was lost.
+        RunDirectoryError: another process works on the same labels.
     """
     workers = Workers(processes, scheduler)
     method = find_method(job.method)
     dataset = Dataset.open(job.geometries)
     geometries = index_geometries(dataset)
     header = _header(job, dataset, method.name, lone_atom_energies(method, dataset.elements()))
-    job.parts.mkdir(parents=True, exist_ok=True)
     parts = Parts(job.parts, header, geometries, job.chunk)
+    job.parts.mkdir(parents=True, exist_ok=True)
+    with locked(job.parts):
+        _label_parts(job, parts, dataset, workers, report)
+        parts.join(job.out)
+    return job.out
+
+
+def _label_parts(
+    job: LabelJob,
+    parts: Parts,
+    dataset: Dataset,
+    workers: Workers,
+    report: Callable[[LabelProgress], None],
+) -> None:
+    """Labels the chunks that have no part yet."""
     chunks = parts.chunks()
     done = parts.finished()
     waiting = [first for first in chunks if first not in done]
@@ -117,7 +133,7 @@ def label(
     for earlier in done.values():
         failures.update(earlier)
     tasks = (
-        (first, [dataset[int(i)] for i in geometries.rows[list(chunks[first])]])
+        (first, [dataset[int(i)] for i in parts.geometries.rows[list(chunks[first])]])
         for first in waiting
     )
     compute = partial(label_chunk, job.method, job.max_force, job.multiplicity)
@@ -126,9 +142,7 @@ def label(
             parts.write(first, found)
             failures.update(found.failures)
             n_done += len(chunks[first])
-            report(LabelProgress(n_done, len(geometries.rows), dict(failures)))
-    parts.join(job.out)
-    return job.out
+            report(LabelProgress(n_done, len(parts.geometries.rows), dict(failures)))
 
 
 def _header(

@@ -12,6 +12,7 @@ import torch
 
 from trip_mm import __version__
 from trip_mm.errors import RunDirectoryError
+from trip_mm.locking import LOCK_FILE
 from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore
@@ -142,7 +143,11 @@ def check_run_directory(out: Path, resume: bool) -> None:
         raise RunDirectoryError(
             f"{out}: no {CHECKPOINT} or {_RECORD} to resume from; start without --resume"
         )
-    found = [path for path in out.iterdir() if SPOOL not in path.name] if out.exists() else []
+    found = (
+        [path for path in out.iterdir() if SPOOL not in path.name and path.name != LOCK_FILE]
+        if out.exists()
+        else []
+    )
     if not resume and found:
         raise RunDirectoryError(
             f"{out}: is not empty; give another --out, or --resume to continue the run in it"
@@ -157,7 +162,6 @@ def write_or_compare(out: Path, record: dict[str, Any], resume: bool) -> None:
     """
     path = out / _RECORD
     if not resume:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
         return
     before = json.loads(path.read_text(encoding="utf-8"))
