@@ -7,7 +7,6 @@ free metadata. Nothing is ever unpickled.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trip_mm.errors import CheckpointError, ConfigError
+from trip_mm.files import replacing
 from trip_mm.model.trip import TripConfig, TripModel
 from trip_mm.potential import TripPotential, new_model
 from trip_mm.published import import_published, read_published_checkpoint
@@ -199,12 +199,8 @@ def save_potential(
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in potential.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, metadata={_HEADER_KEY: json.dumps(header, sort_keys=True)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_HEADER_KEY: json.dumps(header, sort_keys=True)})
     return path
 
 

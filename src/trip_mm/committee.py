@@ -5,7 +5,6 @@ A committee is a JSON file beside its members' checkpoints (`save_committee`); `
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from trip_mm.checkpoint import file_sha256, load_potential
 from trip_mm.elements import SYMBOLS
 from trip_mm.errors import CheckpointError, ConfigError
+from trip_mm.files import write_json
 from trip_mm.lattice import check_cell
 from trip_mm.neighbors import VerletList
 from trip_mm.potential import TripPotential
@@ -226,9 +226,7 @@ def save_committee(members: Sequence[str | Path], path: str | Path) -> Path:
         relative = member.resolve().relative_to(path.parent.resolve())
         entries.append({"file": relative.as_posix(), "sha256": file_sha256(member)})
     document = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, "members": entries}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, document)
     return path
 
 

@@ -1,12 +1,12 @@
 """Portable form: TorchScript that needs only torch to run, checked against eager code first."""
 
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trip_mm.errors import ExportError
+from trip_mm.files import replacing
 from trip_mm.potential import TripPotential
 
 ENERGY_TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
@@ -50,13 +50,9 @@ def save_torchscript(potential: TripPotential, path: str | Path) -> Path:
         ExportError: as in `script`, of the loaded file.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.jit.save(script(potential), part)
-        check(torch.jit.load(part, map_location=potential.device), potential)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        torch.jit.save(script(potential), temporary)
+        check(torch.jit.load(temporary, map_location=potential.device), potential)
     return path
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trip_mm.files import read_json
 from trip_mm.locking import locked
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
@@ -15,7 +16,7 @@ from trip_mm.simulation.platforms import choose_platform
 from trip_mm.simulation.precision_checks import with_precision_checks
 from trip_mm.simulation.progress import ProgressListener, logging_progress
 from trip_mm.simulation.provenance import check_models
-from trip_mm.simulation.run_directory import RUN_FILE, STRUCTURE_FILE, RunDirectory, read_json
+from trip_mm.simulation.run_directory import RUN_FILE, STRUCTURE_FILE, RunDirectory
 from trip_mm.simulation.seeds import derive_seed
 from trip_mm.simulation.structure_file import load_structure
 

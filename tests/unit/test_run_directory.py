@@ -19,7 +19,7 @@ from trip_mm.simulation.checkpoints import (
     restore_outputs,
     write_checkpoint,
 )
-from trip_mm.simulation.run_directory import RunDirectory, StageDirectory, write_atomically
+from trip_mm.simulation.run_directory import RunDirectory, StageDirectory
 from trip_mm.simulation.schema import parse_system
 from trip_mm.simulation.structure_file import load_structure, save_structure, write_topology
 
@@ -51,28 +51,6 @@ def particle() -> app.Simulation:
 def position(simulation: app.Simulation) -> list[float]:
     state = simulation.context.getState(positions=True)
     return list(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)[0])
-
-
-def test_writing_replaces_whole_files(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for content in (b"first", b"second"):
-        write_atomically(path, content)
-        assert path.read_bytes() == content
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(run_directory.os, "fsync", full)
-    with pytest.raises(RunDirectoryError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_directory_that_holds_something_is_refused_with_advice(tmp_path: Path) -> None:

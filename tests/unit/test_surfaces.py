@@ -1,6 +1,5 @@
 """Rigid paths, curves, their figures, terms switched off, and the scan of water."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from trip_mm.surfaces.bond import bond_path, parse_atoms
 from trip_mm.surfaces.curve import Curve, compute_curves
 from trip_mm.surfaces.diatomic import diatomic_path
 from trip_mm.surfaces.dimer import dimer_path
-from trip_mm.surfaces.output import write_text
 from trip_mm.surfaces.path import RigidPath, distance_grid
 from trip_mm.surfaces.smoothness import (
     Well,
@@ -432,11 +430,6 @@ class TestWater:
         other = Surface("other", reference.distances + 0.03, reference.energies)
         with pytest.raises(DataError, match="share 0 distances"):
             compare(other, reference)
-
-
-def test_files_appear_whole(tmp_path: Path) -> None:
-    write_text(tmp_path / "scan.json", json.dumps({"a": 1}))
-    assert [file.name for file in tmp_path.iterdir()] == ["scan.json"]
 
 
 def test_force_along_a_path_is_minus_the_slope(potential: TripPotential) -> None:

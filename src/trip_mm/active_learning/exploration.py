@@ -13,6 +13,7 @@ from trip_mm.errors import (
     DisagreementError,
     UnstableSimulationError,
 )
+from trip_mm.files import read_json, write_json
 from trip_mm.simulation.catalog import find_config
 from trip_mm.simulation.plan import RunOptions
 from trip_mm.simulation.progress import LineProgress
@@ -21,8 +22,6 @@ from trip_mm.simulation.run_directory import (
     CRASH_DIRECTORY,
     RUN_FILE,
     UNCERTAIN_DIRECTORY,
-    read_json,
-    write_json,
 )
 from trip_mm.simulation.schema import load_protocol
 from trip_mm.simulation.seeds import derive_seed

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import read_json, write_json
 from trip_mm.locking import LOCK_FILE
-from trip_mm.simulation.run_directory import DONE_FILE, read_json, write_json
+from trip_mm.simulation.run_directory import DONE_FILE
 
 RECORD_FILE = "active.json"
 COMMITTEE_FILE = "committee.json"

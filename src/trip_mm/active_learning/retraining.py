@@ -12,7 +12,7 @@ from trip_mm.active_learning.layout import RoundDirectory, done, mark_done
 from trip_mm.active_learning.recipe import ActiveRecipe, training_document
 from trip_mm.checkpoint import file_sha256, load_potential, read_checkpoint
 from trip_mm.committee import save_committee
-from trip_mm.simulation.run_directory import read_json, write_atomically
+from trip_mm.files import read_json, write_atomically
 from trip_mm.simulation.seeds import derive_seed
 from trip_mm.training.dataset import Dataset, FixedKeys
 from trip_mm.training.record import CHECKPOINT

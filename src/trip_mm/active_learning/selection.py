@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trip_mm.active_learning.layout import RoundDirectory, done, mark_done, start_over
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig
+from trip_mm.files import write_atomically
 from trip_mm.simulation.committee_reporter import (
     ATOM_COLUMN,
     LARGEST_COLUMN,
@@ -21,7 +22,6 @@ from trip_mm.simulation.reporters import read_table
 from trip_mm.simulation.run_directory import (
     COMMITTEE_FILE,
     TRAJECTORY_FILE,
-    write_atomically,
 )
 from trip_mm.simulation.seeds import derive_seed
 from trip_mm.training.formats_write import FileHeader, write_geometries

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trip_mm.simulation.run_directory import write_atomically, write_json
+from trip_mm.files import replacing, write_atomically, write_json
 
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "summary.md"
@@ -117,7 +117,6 @@ def plot_rounds(rows: Sequence[Row], path: Path) -> None:
         axes.grid(alpha=0.3, linewidth=0.5, which="both", axis="y")
         axes.set_axisbelow(True)
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=150, format="png")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
     plt.close(figure)
-    partial.replace(path)

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from trip_mm.analysis.series import SeriesMean, equilibrated_mean, series_mean
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import read_json
 from trip_mm.simulation.reporters import read_table
 from trip_mm.simulation.run_directory import (
     LOG_FILE,
     RUN_FILE,
-    read_json,
     stage_directory_name,
 )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from trip_mm.analysis.density import StageDensity
 from trip_mm.analysis.radial import WATER_OXYGENS, RadialDistribution
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

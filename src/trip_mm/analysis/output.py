@@ -10,7 +10,7 @@ from typing import Any
 from trip_mm.analysis.states import STATE_SETS, THESIS, TILED, StateSet
 from trip_mm.analysis.statistics import StateStatistics, TorsionStatistics
 from trip_mm.analysis.torsions import RamachandranResult
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import write_atomically
 
 SUMMARY_VERSION = 1
 

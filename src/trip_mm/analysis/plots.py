@@ -12,7 +12,7 @@ from scipy import ndimage
 from trip_mm.analysis.states import State, StateSet, wrapped
 from trip_mm.analysis.statistics import TorsionStatistics, torsion_statistics
 from trip_mm.analysis.torsions import RamachandranResult
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,5 @@
 """Table, JSON and picture of a sitting."""
 
-import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trip_mm import files
 from trip_mm.benchmark.cases import Settings
 from trip_mm.benchmark.session import Measurement
 from trip_mm.simulation.provenance import git_revision, versions
@@ -87,9 +87,7 @@ def write_json(path: Path, measurements: Sequence[Measurement], settings: Settin
         "exponents": exponents(measurements),
         "cases": [row(measurement, settings.timestep_fs) for measurement in measurements],
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.write_json(path, document)
 
 
 def tables(measurements: Sequence[Measurement], settings: Settings) -> "list[Table]":

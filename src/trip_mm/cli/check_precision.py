@@ -33,9 +33,9 @@ def command(
     """
     from trip_mm.cli.run_output import listener
     from trip_mm.errors import ConfigError
+    from trip_mm.files import write_json
     from trip_mm.simulation.plan import RunOptions
     from trip_mm.simulation.precision_checks import check_potential
-    from trip_mm.simulation.run_directory import write_json
     from trip_mm.simulation.system_config import REDUCED_PRECISIONS
     from trip_mm.workflow import prepare_run
 

@@ -9,10 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from trip_mm.cli.console import console, error_console
+from trip_mm.files import read_json
 from trip_mm.simulation.estimate import estimate
 from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.progress import BarProgress, LineProgress, ProgressListener
-from trip_mm.simulation.run_directory import SUMMARY_FILE, read_json
+from trip_mm.simulation.run_directory import SUMMARY_FILE
 from trip_mm.simulation.stage import ResolvedStage
 from trip_mm.simulation.system_config import PotentialConfig
 from trip_mm.workflow import PreparedRun

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trip_mm.evaluation.dimers import S66_KINDS, InteractionCurve, errors_by_separation
 from trip_mm.evaluation.evaluation import Evaluation, PotentialResult
 from trip_mm.evaluation.metrics import POOLED
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import write_atomically
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 if TYPE_CHECKING:

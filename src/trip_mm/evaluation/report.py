@@ -13,7 +13,7 @@ from trip_mm.evaluation.evaluation import Evaluation, PotentialResult
 from trip_mm.evaluation.plots import interaction_figure, parity_figure, write_picture
 from trip_mm.evaluation.predictors import Predictor
 from trip_mm.evaluation.tables import all_tables
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import write_atomically
 
 REPORT_VERSION = 1
 JSON_FILE = "evaluation.json"

@@ -9,12 +9,12 @@ import numpy as np
 
 from trip_mm import __version__
 from trip_mm.elements import symbols_of
+from trip_mm.files import write_atomically
 from trip_mm.geometry.hessian import bind_hessian
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind
 from trip_mm.geometry.relax import relax
 from trip_mm.geometry.vibrations import MatchedModes, Vibrations, harmonic_analysis, match_modes
-from trip_mm.simulation.run_directory import write_atomically
 from trip_mm.units import ANGSTROM_TO_BOHR
 
 STATIONARY_BELOW = 0.02

@@ -7,8 +7,8 @@ from rdkit import Chem
 from rdkit.Geometry import Point3D
 
 from trip_mm.errors import ConfigError
+from trip_mm.files import write_atomically
 from trip_mm.geometry.molecule import Molecule, to_xyz
-from trip_mm.simulation.run_directory import write_atomically
 
 SUFFIXES = (".sdf", ".pdb", ".xyz")
 

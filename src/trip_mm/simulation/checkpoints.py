@@ -18,7 +18,8 @@ import openmm
 from openmm import app
 
 from trip_mm.errors import RunDirectoryError
-from trip_mm.simulation.run_directory import StageDirectory, sync_file, write_atomically
+from trip_mm.files import sync_file, write_atomically
+from trip_mm.simulation.run_directory import StageDirectory
 
 _CONTEXT_MEMBER = "context.chk"
 _STATE_MEMBER = "state.xml"

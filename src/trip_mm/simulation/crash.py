@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from trip_mm.errors import BackendError, UnstableSimulationError
+from trip_mm.files import write_atomically
 from trip_mm.simulation.monitor import Frame
-from trip_mm.simulation.run_directory import StageDirectory, write_atomically
+from trip_mm.simulation.run_directory import StageDirectory
 
 _CELL_TEXTS = ("cell too small for the cutoff", "periodic box size has decreased")
 _NOT_FINITE = re.compile(r"\bnan\b|\binfinite\b|not finite|not a number", re.IGNORECASE)

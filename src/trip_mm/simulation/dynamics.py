@@ -13,6 +13,7 @@ from trip_mm.errors import (
     TripError,
     UnstableSimulationError,
 )
+from trip_mm.files import write_atomically
 from trip_mm.simulation.checkpoints import (
     StageCheckpoint,
     read_checkpoint,
@@ -42,7 +43,6 @@ from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.monitor import StabilityMonitor
 from trip_mm.simulation.progress import SECONDS_PER_DAY
 from trip_mm.simulation.reporters import MonitorReporter, log_reporter, trajectory_reporter
-from trip_mm.simulation.run_directory import write_atomically
 from trip_mm.simulation.schedule import is_check_due, next_stop, temperature_schedule
 from trip_mm.simulation.stage_task import Services, StageTask, build_simulation, place_at_start
 from trip_mm.units import NM_TO_ANGSTROM

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import read_json, write_atomically, write_json
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.committee_reporter import LARGEST_COLUMN
 from trip_mm.simulation.dynamics import DynamicsRun
@@ -28,9 +29,6 @@ from trip_mm.simulation.run_directory import (
     TRAJECTORY_FILE,
     RunDirectory,
     publish,
-    read_json,
-    write_atomically,
-    write_json,
 )
 from trip_mm.simulation.schema import PotentialConfig
 from trip_mm.simulation.seeds import derive_seed

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from trip_mm.errors import CellTooSmallError, TripError, UnstableSimulationError
+from trip_mm.files import write_atomically
 from trip_mm.simulation.checkpoints import restore_outputs, state_xml
 from trip_mm.simulation.checks import atom_label
 from trip_mm.simulation.crash import (
@@ -21,7 +22,6 @@ from trip_mm.simulation.crash import (
 )
 from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.monitor import StabilityMonitor
-from trip_mm.simulation.run_directory import write_atomically
 from trip_mm.simulation.stage_task import Services, StageTask, build_simulation, place_at_start
 
 ROUND_ITERATIONS = 25

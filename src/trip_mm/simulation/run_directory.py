@@ -1,4 +1,4 @@
-"""The run directory: its layout, and files that are never half-written.
+"""The run directory: its layout.
 
 ```
 runs/<name>/
@@ -13,14 +13,9 @@ runs/<name>/
 ```
 """
 
-import json
 import os
-import sys
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trip_mm.errors import RunDirectoryError
 
@@ -39,76 +34,6 @@ COMMITTEE_FILE = "committee.csv"
 DONE_FILE = "done.json"
 CRASH_DIRECTORY = "crash"
 UNCERTAIN_DIRECTORY = "uncertain"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old or the new content, also after a power cut.
-
-    Args:
-        path: the file to write or to replace; its directory must exist.
-        content: all of the new content.
-
-    Raises:
-        RunDirectoryError: the file cannot be written (disk full, no permission); what was there
-            before is untouched.
-    """
-    temporary: str | None = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise RunDirectoryError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or fix the "
-            "permissions, then continue with `trip-mm resume`"
-        ) from error
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file atomically, with sorted structure left as given and a final newline."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        RunDirectoryError: the file is missing or is not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunDirectoryError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise RunDirectoryError(f"{path}: is not valid JSON ({error}); restore it") from error
-    if not isinstance(content, dict):
-        raise RunDirectoryError(f"{path}: holds no JSON object; restore it")
-    return content
-
-
-def _sync_directory(path: Path) -> None:
-    if sys.platform == "win32":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_file(path: Path) -> None:
-    """Flushes what the operating system still holds of a file to the disk, if the file exists."""
-    if not path.exists():
-        return
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 @dataclass(frozen=True)

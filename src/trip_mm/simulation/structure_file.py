@@ -13,8 +13,8 @@ import numpy as np
 from openmm import app, unit
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import read_json, write_atomically
 from trip_mm.simulation.building import BuiltStructure
-from trip_mm.simulation.run_directory import read_json, write_atomically
 
 _FORMAT_VERSION = 1
 _LARGEST_PDB = 99_999

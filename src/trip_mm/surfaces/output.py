@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trip_mm import __version__
+from trip_mm.files import write_atomically, write_json
 from trip_mm.surfaces.curve import Curve
 from trip_mm.surfaces.path import RigidPath
 from trip_mm.surfaces.smoothness import Smoothness, false_wells, mean_absolute_error
@@ -50,8 +49,8 @@ def write_curves(
             for curve in curves
         ],
     }
-    write_text(out / "curves.csv", _curve_table(path, curves))
-    write_text(out / "scan.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(out / "curves.csv", _curve_table(path, curves).encode())
+    write_json(out / "scan.json", document)
 
 
 def write_surfaces(
@@ -101,18 +100,8 @@ def write_surfaces(
             for surface in surfaces
         ],
     }
-    write_text(out / "surfaces.csv", buffer.getvalue())
-    write_text(out / "scan.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(out / "surfaces.csv", buffer.getvalue().encode())
+    write_json(out / "scan.json", document)
 
 
 def _error_document(error: SurfaceError) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import write_atomically
 from trip_mm.torsion.drive import DriveResult, DriveSettings, run_benchmark
 from trip_mm.torsion.drive_tables import require_parquet, write_tables
 from trip_mm.torsion.page import html_page

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from trip_mm.errors import MissingDependencyError
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import write_atomically
 from trip_mm.torsion.classes import torsion_class
 from trip_mm.torsion.drive import DriveResult, Outcome
 from trip_mm.torsion.metrics import SCORES

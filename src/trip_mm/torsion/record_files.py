@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from trip_mm.errors import DataError
-from trip_mm.simulation.run_directory import write_atomically
+from trip_mm.files import replacing, write_atomically
 from trip_mm.torsion.records import NOT_STATED, DrivenPoints, TorsionRecord
 
 FORMAT_NAME = "trip-mm torsion set"
@@ -25,8 +25,7 @@ def write_hdf5(path: Path, records: Sequence[TorsionRecord], description: str = 
     Raises:
         DataError: a record without dihedral or points.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with h5py.File(temporary, "w", libver="latest") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         file.attrs["format"] = FORMAT_NAME
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["units"] = "degrees, eV, A"
@@ -46,7 +45,6 @@ def write_hdf5(path: Path, records: Sequence[TorsionRecord], description: str = 
                 compression_opts=9,
                 shuffle=True,
             )
-    temporary.replace(path)
 
 
 def write_json(path: Path, records: Sequence[TorsionRecord], description: str = "") -> None:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.errors import ConfigError, EvaluationError, RelaxationError
+from trip_mm.files import write_atomically
 from trip_mm.geometry.dihedral import dihedral_angle, wrapped
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction
 from trip_mm.geometry.relax import HeldDihedral, relax
-from trip_mm.simulation.run_directory import write_atomically
 from trip_mm.torsion.dihedrals import Dihedral
 
 WAVEFRONT_THRESHOLD_EV = 2.7e-4

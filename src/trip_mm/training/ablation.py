@@ -7,12 +7,13 @@ from typing import Any
 
 from trip_mm.checkpoint import read_checkpoint
 from trip_mm.errors import ConfigError
+from trip_mm.files import write_json
 from trip_mm.model.config import PRESETS
 from trip_mm.training.config import TrainingConfig, load_training_config
 from trip_mm.training.evaluate import ALL, Accuracy
 from trip_mm.training.processes import launched_processes
 from trip_mm.training.progress import Tell, tell_nobody
-from trip_mm.training.record import Report, has_run, write_json
+from trip_mm.training.record import Report, has_run
 from trip_mm.training.trainer import train_config
 
 VARIANTS = {

@@ -16,6 +16,7 @@ from typing import Any
 import lightning
 import torch
 
+from trip_mm.files import replacing
 from trip_mm.training.conformations import Batch, ConformationStore
 from trip_mm.training.evaluate import ALL, Accuracy, accuracies, predict, validation_loss
 from trip_mm.training.module import TrainingModule
@@ -243,10 +244,11 @@ class TimedCheckpoint(lightning.Callback):
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Saves now; every process must call this."""
-        temporary = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary, weights_only=False)
-        if trainer.is_global_zero:
-            temporary.replace(self.path)
+        if not trainer.is_global_zero:  # the name of its file does not matter
+            trainer.save_checkpoint(self.path, weights_only=False)
+            return
+        with replacing(self.path) as temporary:
+            trainer.save_checkpoint(temporary, weights_only=False)
 
 
 class Conclusion(lightning.Callback):
@@ -294,12 +296,10 @@ def _drop_later_rows(path: Path, step: int) -> None:
         reader = csv.DictReader(file)
         columns = list(reader.fieldnames or [])
         rows = [row for row in reader if int(row["step"]) <= step]
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def read_log(path: Path) -> dict[str, list[float]]:

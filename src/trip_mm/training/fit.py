@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from trip_mm.checkpoint import read_checkpoint, save_potential
 from trip_mm.errors import CheckpointError
+from trip_mm.files import write_json
 from trip_mm.locking import locked
 from trip_mm.potential import TripPotential
 from trip_mm.training.callbacks import (
@@ -42,7 +43,6 @@ from trip_mm.training.record import (
     Report,
     TrainingData,
     describe_run,
-    write_json,
     write_or_compare,
 )
 

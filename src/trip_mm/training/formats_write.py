@@ -1,7 +1,6 @@
 """Writing conformations to our own HDF5 layout, each file complete or absent."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from trip_mm.files import replacing
 from trip_mm.training.formats import FORMAT_NAME, FORMAT_VERSION
 from trip_mm.training.groups import Conformation, MemoryGroup, group_conformations
 
@@ -70,16 +70,9 @@ def new_file(path: Path, header: FileHeader, sources: Sequence[str]) -> Iterator
         header: root attributes.
         sources: names that `sources` of the groups point to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            _write_header(file, header, sources)
-            yield file
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_header(file, header, sources)
+        yield file
 
 
 def _write_header(file: h5py.File, header: FileHeader, sources: Sequence[str]) -> None:

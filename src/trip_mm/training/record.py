@@ -12,6 +12,7 @@ import torch
 
 from trip_mm import __version__
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import write_json
 from trip_mm.locking import LOCK_FILE
 from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig
@@ -184,10 +185,3 @@ def _known(before: Any, now: Any) -> Any:
     if isinstance(before, dict) and isinstance(now, dict):
         return {key: _known(before.get(key, value), value) for key, value in now.items()}
     return before
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes plain JSON values atomically."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
