@@ -10,6 +10,7 @@ import pytest
 from openmm import app, unit
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.locking import locked
 from trip_mm.simulation import run_directory
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.checkpoints import (
@@ -63,6 +64,13 @@ def test_a_directory_that_holds_something_is_refused_with_advice(tmp_path: Path)
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(RunDirectoryError, match="finished run already"):
         RunDirectory.create(tmp_path)
+
+
+def test_a_run_that_was_refused_before_it_began_leaves_the_directory_free(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(ValueError, match="refused"), locked(RunDirectory.create(path).path):
+        raise ValueError("refused")
+    assert RunDirectory.create(path).path == path
 
 
 def test_opening_what_is_no_run(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.locking import LOCK_FILE
 
 RUN_FILE = "run.json"
 METHODS_FILE = "methods.md"
@@ -108,9 +109,10 @@ class RunDirectory:
         """Makes a new, empty run directory.
 
         Raises:
-            RunDirectoryError: the directory holds something already, or cannot be made.
+            RunDirectoryError: the directory holds something already, or cannot be made. The lock
+                of a run that was refused before it began does not count.
         """
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(item.name != LOCK_FILE for item in path.iterdir()):
             if not (path / RUN_FILE).exists():
                 raise RunDirectoryError(
                     f"{path}: is not empty and is no run directory; choose another one with --out"
