@@ -257,3 +257,17 @@ def test_a_frame_cut_by_a_full_disk_is_an_error(tmp_path: Path) -> None:
 
 def test_a_missing_table_is_empty(tmp_path: Path) -> None:
     assert read_table(tmp_path / "log.csv") == {}
+
+
+@pytest.mark.parametrize("cut", ["2,0.", "2,0.2,0.9", "2,0.2,0.997", ""])
+def test_a_row_that_is_being_written_is_left_out(cut: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f'#"Step","Time (ps)","Density (g/mL)"\n1,0.1,0.998\n{cut}')
+    table = read_table(path)
+    assert {name: values.tolist() for name, values in table.items()} == {
+        "Step": [1.0],
+        "Time (ps)": [0.1],
+        "Density (g/mL)": [0.998],
+    }
+    path.write_text('#"Step","Ti')
+    assert not any(len(values) for values in read_table(path).values())

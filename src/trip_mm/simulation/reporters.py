@@ -216,12 +216,15 @@ def trajectory_reporter(path: Path, interval: int) -> CheckedXTCReporter:
 def read_table(path: Path) -> dict[str, FloatArray]:
     """Reads `log.csv` or `monitor.csv` as columns by name.
 
+    A last row that was cut off while being written (it has no end of line) is left out.
+
     Returns:
         One array per column, empty where there are no rows; cells that are no numbers are NaN.
     """
     if not path.exists() or path.stat().st_size == 0:
         return {}
-    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    header, *rows = path.read_text(encoding="utf-8").split("\n")
+    del rows[-1:]  # what follows the last end of line
     names = [name.strip('#"') for name in header.split(",")]
     cells = [[_number(cell) for cell in row.split(",")] for row in rows if row]
     table = np.asarray(cells, dtype=np.float64).reshape(-1, len(names))
