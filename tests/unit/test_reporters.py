@@ -15,6 +15,7 @@ from openmm import app
 
 from trip_mm.errors import UnstableSimulationError
 from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.committee_reporter import Disagreement, describe_disagreement
 from trip_mm.simulation.monitor import RUNAWAY_CHECKS, BondWatch, StabilityMonitor, minimum_image
 from trip_mm.simulation.reporters import (
     MONITOR_COLUMNS,
@@ -136,6 +137,13 @@ def test_heat_must_last_to_be_a_runaway() -> None:
         monitor.check(simulation, 300.0)
     with pytest.raises(UnstableSimulationError, match=r"hottest atom is .* of HOH"):
         monitor.check(simulation, 300.0)
+
+
+def test_a_disagreement_that_is_no_number_is_named() -> None:
+    atoms = list(two_waters().topology.atoms())
+    found = Disagreement(3, np.array([1.0, 2.5, np.nan, 0.2, 0.1, 0.3]))
+    text = describe_disagreement(found, 2.0, atoms)
+    assert "on the force on H2 of HOH 1 (atom 2) by nan kcal/mol/A; H1 of HOH 1 (atom 1)" in text
 
 
 def test_lost_atoms_are_named_with_their_last_good_frame() -> None:

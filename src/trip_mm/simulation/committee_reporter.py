@@ -183,8 +183,12 @@ def load_stage_committee(models: Sequence[str], platform: PlatformChoice) -> "Co
 def describe_disagreement(
     found: Disagreement, limit: float, atoms: Sequence[app.topology.Atom]
 ) -> str:
-    """Says on which atoms a committee disagrees by more than a limit (kcal/mol/A)."""
-    above = [int(i) for i in np.argsort(-found.per_atom) if found.per_atom[i] > limit]
+    """Says on which atoms a committee disagrees by more than a limit (kcal/mol/A).
+
+    A disagreement that is not a number is above every limit.
+    """
+    size = np.where(np.isfinite(found.per_atom), found.per_atom, np.inf)
+    above = [int(i) for i in np.argsort(-size, kind="stable") if size[i] > limit]
     named = "; ".join(
         f"{atom_label(atoms[i])} by {found.per_atom[i]:.2f} kcal/mol/A" for i in above[:_LISTED]
     )
