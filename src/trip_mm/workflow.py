@@ -12,7 +12,7 @@ from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
 from trip_mm.simulation.checks import check_structure
 from trip_mm.simulation.execution import execute, prepare
 from trip_mm.simulation.plan import RunOptions, RunPlan, load_configs, make_plan, resolve_backend_of
-from trip_mm.simulation.platforms import choose_platform
+from trip_mm.simulation.platforms import moved_platform
 from trip_mm.simulation.precision_checks import with_precision_checks
 from trip_mm.simulation.progress import ProgressListener, logging_progress
 from trip_mm.simulation.provenance import check_models
@@ -87,7 +87,8 @@ def resume(
     Args:
         run_dir: directory of the run.
         backend: another force backend of TrIP than the run began with.
-        platform: another OpenMM platform; the random numbers then are new ones.
+        platform: another OpenMM platform; the random numbers then are new ones. Double precision
+            stays double.
         threads: another number of CPU threads.
         progress: is told what happens; None for the logger `trip_mm`.
 
@@ -105,12 +106,7 @@ def resume(
     with locked(directory.path):
         plan = RunPlan.from_dict(read_json(directory.path / RUN_FILE))
         if platform is not None or threads is not None:
-            chosen = choose_platform(
-                platform or plan.platform.name,
-                plan.platform.precision if platform is None else None,
-                threads or plan.platform.threads,
-            )
-            plan = replace(plan, platform=chosen)
+            plan = replace(plan, platform=moved_platform(plan.platform, platform, threads))
         if backend is not None:
             plan = replace(plan, backend=resolve_backend_of(plan, backend))
         check_models(plan, directory.path)

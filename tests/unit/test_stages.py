@@ -1,11 +1,15 @@
 """Schedules, seeds, plans and Systems of stages."""
 
+import json
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from openmm import app, unit
 
+from trip_mm import workflow
 from trip_mm.errors import BackendError, ConfigError, UnsupportedSystemError
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.plan import RunPlan, parse_potential, split_overrides
@@ -20,6 +24,7 @@ from trip_mm.simulation.potentials import (
 from trip_mm.simulation.schedule import TemperatureSchedule, is_check_due, next_stop
 from trip_mm.simulation.schema import PotentialConfig, ResolvedStage, parse_system
 from trip_mm.simulation.seeds import derive_seed
+from trip_mm.simulation.structure_file import save_structure
 
 
 def stage(**changes: object) -> ResolvedStage:
@@ -175,6 +180,27 @@ def test_platforms_are_found_in_any_case_and_errors_name_what_there_is() -> None
         choose_platform("CPU", "half")
     with pytest.raises(ConfigError, match="at least 1"):
         choose_platform("CPU", None, 0)
+
+
+def test_a_run_keeps_its_precision_where_it_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ethanol: BuiltStructure
+) -> None:
+    """The network of a run in float64 must not go on in float32 without a word."""
+    continued: list[PlatformChoice] = []
+    monkeypatch.setattr(
+        workflow, "execute", lambda directory, plan, *_: continued.append(plan.platform)
+    )
+    save_structure(tmp_path / "structure.json", ethanol)
+    for before, platform, after in (
+        (PlatformChoice("CPU", "double", 2), "cpu", PlatformChoice("CPU", "double", 2)),
+        (PlatformChoice("CPU", "double", 2), "Reference", PlatformChoice("Reference", "double", 2)),
+        (PlatformChoice("CUDA", "mixed", 2), "CPU", PlatformChoice("CPU", "single", 2)),
+        (PlatformChoice("CPU", "single", 2), "Reference", PlatformChoice("Reference", "single", 2)),
+    ):
+        written = replace(plan(stage()), platform=before).to_dict()
+        (tmp_path / "run.json").write_text(json.dumps(written))
+        workflow.resume(tmp_path, platform=platform)
+        assert continued.pop() == after
 
 
 def test_repartitioning_keeps_the_mass_of_the_molecule(ethanol: BuiltStructure) -> None:

@@ -97,6 +97,26 @@ def choose_platform(
     )
 
 
+def moved_platform(choice: PlatformChoice, name: str | None, threads: int | None) -> PlatformChoice:
+    """Returns the choice of a run that continues on another platform or with other threads.
+
+    Double precision stays double, and that of the same platform stays as it is; another platform
+    takes its usual one.
+
+    Args:
+        choice: of the run so far.
+        name: platform in any case; None keeps it.
+        threads: CPU threads; None keeps them.
+
+    Raises:
+        BackendError: as `choose_platform`.
+        ConfigError: as `choose_platform`.
+    """
+    same = name is None or name.lower() == choice.name.lower()
+    precision = choice.precision if same or choice.precision == "double" else None
+    return choose_platform(name or choice.name, precision, threads or choice.threads)
+
+
 def apply_threads(choice: PlatformChoice) -> None:
     """Limits torch's threads in this process to those of the run."""
     import torch
