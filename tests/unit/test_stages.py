@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import openmm
 import pytest
 from openmm import app, unit
 
 from trip_mm import workflow
 from trip_mm.errors import BackendError, ConfigError, UnsupportedSystemError
+from trip_mm.simulation import minimization
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.plan import RunPlan, parse_potential, split_overrides
 from trip_mm.simulation.platforms import PlatformChoice, choose_platform
@@ -201,6 +204,36 @@ def test_a_run_keeps_its_precision_where_it_continues(
         (tmp_path / "run.json").write_text(json.dumps(written))
         workflow.resume(tmp_path, platform=platform)
         assert continued.pop() == after
+
+
+@pytest.mark.parametrize("zero_kj_per_mol", [0.0, -1e8])
+def test_a_minimization_converges_whatever_the_zero_of_the_energy(zero_kj_per_mol: float) -> None:
+    """A large box under density functional labels lies 1e8 kJ/mol below separate electrons."""
+    system = openmm.System()
+    chain = openmm.HarmonicBondForce()
+    offset = openmm.CustomExternalForce(f"{zero_kj_per_mol / 100!r} + 0 * x")
+    for index in range(100):
+        system.addParticle(12.0)
+        offset.addParticle(index)
+    for index in range(99):
+        chain.addBond(index, index + 1, 0.15, 1000.0)
+    system.addForce(chain)
+    system.addForce(offset)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(app.Topology(), system, openmm.VerletIntegrator(0.001), platform)
+    simulation.context.setPositions([[0.1 * index, 0.0, 0.0] for index in range(100)])
+    log = SimpleNamespace(iteration=0, interrupted=False)
+    energies: list[float] = []
+
+    def add(iterations: int, forces: minimization.Forces) -> None:
+        log.iteration += iterations
+        energies.append(forces.energy)
+
+    log.add = add
+    task = SimpleNamespace(stage=stage(tolerance_kj_per_mol_nm=0.01, max_iterations=0))
+    minimization._minimize_in_rounds(simulation, task, log)  # type: ignore[arg-type]
+    assert minimization._forces(simulation).rms <= 0.01
+    assert len(energies) > 1
 
 
 def test_repartitioning_keeps_the_mass_of_the_molecule(ethanol: BuiltStructure) -> None:

@@ -27,7 +27,8 @@ from trip_mm.simulation.stage_task import Services, StageTask, build_simulation,
 ROUND_ITERATIONS = 25
 """Iterations of a machine-learned minimization between two log rows and looks at the signals."""
 SMALLEST_GAIN = 1e-6
-"""A round that lowers the energy by less than this share has reached what single precision can."""
+"""A round that adds less than this share to the energy gained so far has reached what the
+potential resolves. The energy itself is no measure: it counts from separate particles."""
 
 _COLUMNS = (
     "Iteration",
@@ -165,7 +166,7 @@ def _minimize_in_rounds(simulation: app.Simulation, task: StageTask, log: _Log) 
     differentiate in a TorchForce.
     """
     tolerance, limit = task.stage.tolerance_kj_per_mol_nm, task.stage.max_iterations
-    before = _forces(simulation)
+    first = before = _forces(simulation)
     while before.rms > tolerance and not log.interrupted:
         n_left = limit - log.iteration if limit else ROUND_ITERATIONS
         if n_left <= 0:
@@ -174,7 +175,7 @@ def _minimize_in_rounds(simulation: app.Simulation, task: StageTask, log: _Log) 
         simulation.minimizeEnergy(tolerance * _KJ_PER_MOL_NM, n_iterations)
         after = _forces(simulation)
         log.add(n_iterations, after)
-        if before.energy - after.energy < SMALLEST_GAIN * abs(after.energy):
+        if before.energy - after.energy <= SMALLEST_GAIN * (first.energy - after.energy):
             return
         before = after
 
