@@ -17,10 +17,13 @@ import pytest
 
 import trip_mm
 from trip_mm.errors import RunDirectoryError
+from trip_mm.simulation.checkpoints import read_checkpoint
 from trip_mm.simulation.interruption import RunInterrupted
+from trip_mm.simulation.monitor import BondFindings, BondWatch
 from trip_mm.simulation.plan import RunOptions
 from trip_mm.simulation.progress import logging_progress
 from trip_mm.simulation.reporters import read_table
+from trip_mm.simulation.run_directory import StageDirectory
 from trip_mm.workflow import prepare_run, start
 
 SYSTEM = """
@@ -144,6 +147,18 @@ def test_a_killed_run_equals_an_uninterrupted_one(
     assert (ours / "state.xml").read_bytes() == (theirs / "state.xml").read_bytes()
 
 
+def test_a_stage_at_constant_energy_remembers_the_temperature_it_began_at(
+    killed_everywhere: Path, uninterrupted: Path
+) -> None:
+    """It is what a runaway is measured against."""
+    runs = (killed_everywhere, uninterrupted)
+    ours, theirs = (read_checkpoint(StageDirectory(run / "03-nve")) for run in runs)
+    assert ours is not None
+    assert theirs is not None
+    assert theirs.progress.initial_temperature_k is not None
+    assert ours.progress.initial_temperature_k == theirs.progress.initial_temperature_k
+
+
 def test_a_finished_run_says_so(uninterrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
     with caplog.at_level("INFO", logger="trip_mm"):
@@ -172,7 +187,9 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(inputs: Path, tmp_pa
     assert "Traceback" not in stderr
 
 
-def test_a_signal_stops_the_run_at_a_whole_step(inputs: Path, tmp_path: Path) -> None:
+def test_a_signal_stops_the_run_at_a_whole_step(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The handler acts between two stretches of steps; resuming starts at that very step."""
 
     class Stopper:
@@ -199,14 +216,23 @@ def test_a_signal_stops_the_run_at_a_whole_step(inputs: Path, tmp_path: Path) ->
         platform="Reference", threads=1, overrides=("stages.minimize.max_iterations=20",)
     )
     prepared = prepare_run(inputs / "water.yaml", inputs / "short.yaml", options)
+    transferred = BondFindings((), ((0, 3), (1, 6), (2, 9)), np.ones(1), 1.0, 0)
+    monkeypatch.setattr(BondWatch, "inspect", lambda *_: transferred)
     with pytest.raises(RunInterrupted) as stop:
         start(prepared, out, Stopper())
     assert stop.value.signal_number == signal.SIGINT
     step = int(re.search(r"stopped at step (\d+) of 600", str(stop.value))[1])  # type: ignore[index]
     assert step >= 200
+    checkpoint = read_checkpoint(StageDirectory(out / "02-nvt"))
+    assert checkpoint is not None
+    assert checkpoint.progress.transferred_protons == 3
+    monkeypatch.undo()  # no further proton leaves, and those that left are not forgotten
     with pytest.raises(RunInterrupted):
         trip_mm.resume(out, progress=Stopper())
     assert starts[-1] == ("02-nvt", step)
+    checkpoint = read_checkpoint(StageDirectory(out / "02-nvt"))
+    assert checkpoint is not None
+    assert checkpoint.progress.transferred_protons == 3
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -15,6 +15,7 @@ from trip_mm.simulation import run_directory
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.checkpoints import (
     Progress,
+    Watched,
     read_checkpoint,
     restore_context,
     restore_outputs,
@@ -126,14 +127,16 @@ def test_a_checkpoint_continues_with_the_same_random_numbers(tmp_path: Path) -> 
     directory = StageDirectory(tmp_path)
     first = particle()
     first.step(10)
-    write_checkpoint(directory, first, 1.5, hot_checks=2)
+    write_checkpoint(directory, first, 1.5, Watched(2, 1, 299.0))
     first.step(10)
     second = particle()
     checkpoint = read_checkpoint(directory)
     assert checkpoint is not None
     assert restore_context(second, checkpoint) is None
     assert second.currentStep == 10
-    assert (checkpoint.progress.wall_seconds, checkpoint.progress.hot_checks) == (1.5, 2)
+    progress = checkpoint.progress
+    assert (progress.wall_seconds, progress.hot_checks) == (1.5, 2)
+    assert (progress.transferred_protons, progress.initial_temperature_k) == (1, 299.0)
     second.step(10)
     assert position(second) == position(first)
 

@@ -27,6 +27,15 @@ _PROGRESS_MEMBER = "progress.json"
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What the stability checks of a stage remember; attributes as of `Progress`."""
+
+    hot_checks: int = 0
+    transferred_protons: int = 0
+    initial_temperature_k: float | None = None
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where a stage stood when its checkpoint was written.
 
@@ -37,6 +46,8 @@ class Progress:
         platform: OpenMM platform that wrote the binary checkpoint.
         openmm_version: OpenMM version that wrote it.
         hot_checks: checks in a row, up to that step, that found the system too hot.
+        transferred_protons: largest number seen away from their partner up to that step.
+        initial_temperature_k: of the first frame of the stage; None in files of earlier versions.
     """
 
     step: int
@@ -45,6 +56,8 @@ class Progress:
     platform: str
     openmm_version: str
     hot_checks: int = 0
+    transferred_protons: int = 0
+    initial_temperature_k: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ def write_checkpoint(
     directory: StageDirectory,
     simulation: app.Simulation,
     wall_seconds: float,
-    hot_checks: int = 0,
+    watched: Watched | None = None,
 ) -> None:
     """Writes the stage's checkpoint at the current step, replacing the one before.
 
@@ -73,7 +86,7 @@ def write_checkpoint(
         directory: of the stage.
         simulation: as it stands.
         wall_seconds: spent in the stage so far.
-        hot_checks: see `Progress`.
+        watched: what the stability checks have seen so far.
 
     Raises:
         RunDirectoryError: the file cannot be written; the previous checkpoint is untouched.
@@ -90,7 +103,7 @@ def write_checkpoint(
         wall_seconds=wall_seconds,
         platform=context.getPlatform().getName(),
         openmm_version=openmm.__version__,
-        hot_checks=hot_checks,
+        **asdict(watched or Watched()),
     )
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as members:

@@ -16,6 +16,7 @@ from trip_mm.errors import (
 from trip_mm.files import write_atomically
 from trip_mm.simulation.checkpoints import (
     StageCheckpoint,
+    Watched,
     read_checkpoint,
     restore_context,
     restore_outputs,
@@ -64,10 +65,7 @@ class DynamicsRun:
         self._place(checkpoint)
         self._monitor = StabilityMonitor(services.watch, self._simulation.system)
         self._temperatures = temperature_schedule(task.stage)
-        frame = self._monitor.frame(self._simulation)
-        self._initial_temperature = self._monitor.temperature(frame)
-        self._monitor.current_temperature = self._initial_temperature
-        self._monitor.hot_checks = 0 if checkpoint is None else checkpoint.progress.hot_checks
+        self._initial_temperature = self._remember(checkpoint)
         self._first_step = start_step
         self._began = time.monotonic()
         self._reporters: list[MonitorReporter | CommitteeReporter] = []
@@ -80,6 +78,17 @@ class DynamicsRun:
         note = restore_context(self._simulation, checkpoint)
         if note is not None:
             self._services.progress.message(f"{self._task.label}: {note}")
+
+    def _remember(self, checkpoint: StageCheckpoint | None) -> float:
+        """Restores what the monitor had seen; returns the temperature that the stage began at."""
+        monitor = self._monitor
+        temperature = monitor.temperature(monitor.frame(self._simulation))
+        monitor.current_temperature = temperature
+        if checkpoint is None:
+            return temperature
+        seen = checkpoint.progress
+        monitor.hot_checks, monitor.transferred = seen.hot_checks, seen.transferred_protons
+        return temperature if seen.initial_temperature_k is None else seen.initial_temperature_k
 
     @property
     def wall_seconds(self) -> float:
@@ -173,9 +182,9 @@ class DynamicsRun:
         self._stop_if_uncertain()
 
     def _write_checkpoint(self) -> None:
-        write_checkpoint(
-            self._task.directory, self._simulation, self.wall_seconds, self._monitor.hot_checks
-        )
+        monitor = self._monitor
+        watched = Watched(monitor.hot_checks, monitor.transferred, self._initial_temperature)
+        write_checkpoint(self._task.directory, self._simulation, self.wall_seconds, watched)
 
     def _stop_if_uncertain(self) -> None:
         """Ends the run in an orderly way at a frame on which the committee disagrees too much.
