@@ -9,7 +9,7 @@ from trip_mm.files import read_json
 from trip_mm.locking import locked
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
-from trip_mm.simulation.checks import check_structure
+from trip_mm.simulation.checks import check_structure, check_velocities
 from trip_mm.simulation.execution import execute, prepare
 from trip_mm.simulation.plan import RunOptions, RunPlan, load_configs, make_plan, resolve_backend_of
 from trip_mm.simulation.platforms import moved_platform
@@ -127,6 +127,7 @@ def prepare_run(
         find_config("systems", system_yaml), find_config("protocols", protocol_yaml), options
     )
     plan = make_plan(system, protocol, options)
+    check_velocities(plan)
     structure = build_structure(system, derive_seed(plan.seed, "structure"))
     _check(structure, plan)
     return PreparedRun(plan, structure)

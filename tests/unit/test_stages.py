@@ -15,6 +15,7 @@ from trip_mm import workflow
 from trip_mm.errors import BackendError, ConfigError, UnsupportedSystemError
 from trip_mm.simulation import minimization
 from trip_mm.simulation.building import BuiltStructure, build_structure
+from trip_mm.simulation.checks import check_velocities
 from trip_mm.simulation.plan import RunPlan, parse_potential, split_overrides
 from trip_mm.simulation.platforms import PlatformChoice, choose_platform
 from trip_mm.simulation.potentials import (
@@ -144,6 +145,22 @@ def test_velocities_are_carried_only_between_like_stages() -> None:
     )
     drawn = [run_plan.draws_velocities(index) for index in range(len(run_plan.stages))]
     assert drawn == [True, True, False, True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        stage(potential=PotentialConfig.model_validate("trip:x")),
+        stage(kind="minimize"),
+        stage(hydrogen_mass_u=2.0),
+    ],
+)
+def test_constant_energy_needs_velocities_that_fit(before: ResolvedStage) -> None:
+    keeps = stage(kind="nve", name="nve", temperature_start_k=None)
+    with pytest.raises(ConfigError, match="stage nve: temperature: is required"):
+        check_velocities(plan(stage(), before, keeps))
+    check_velocities(plan(stage(), before, stage(kind="nve")))
+    check_velocities(plan(before, stage(), keeps))
 
 
 def test_a_plan_survives_the_file() -> None:

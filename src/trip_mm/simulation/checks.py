@@ -6,9 +6,15 @@ import numpy as np
 from openmm import app
 
 from trip_mm.elements import symbols_of
-from trip_mm.errors import CellTooSmallError, UnsupportedElementError, UnsupportedSystemError
+from trip_mm.errors import (
+    CellTooSmallError,
+    ConfigError,
+    UnsupportedElementError,
+    UnsupportedSystemError,
+)
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
+from trip_mm.simulation.plan import RunPlan
 from trip_mm.simulation.system_config import PotentialKind
 from trip_mm.units import ANGSTROM_TO_NM, NM_TO_ANGSTROM
 
@@ -48,6 +54,29 @@ def check_structure(
         _check_box(structure, cutoff_angstrom)
     if potential_kind == "amber14":
         _check_amber_residues(structure.topology)
+
+
+def check_velocities(plan: RunPlan) -> None:
+    """Refuses a stage that draws no velocities although those before it do not fit.
+
+    After a minimization, another potential, other constraints or other masses the velocities that
+    there are belong to no temperature: rigid bonds leave some degrees of freedom without any.
+
+    Raises:
+        ConfigError: names the first such stage.
+    """
+    for index, stage in enumerate(plan.stages):
+        if (
+            stage.kind == "nve"
+            and stage.temperature_start_k is None
+            and plan.draws_velocities(index)
+        ):
+            before = plan.stages[index - 1].name
+            raise ConfigError(
+                f"stage {stage.name}: temperature: is required, because the velocities of stage "
+                f"{before} do not fit (a minimization, or another potential, other constraints or "
+                "masses); write for example 298 K"
+            )
 
 
 def atom_label(atom: app.topology.Atom) -> str:
