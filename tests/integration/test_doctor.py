@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 from typer.testing import CliRunner
 
-from trip_mm.backends import diagnostics
+from trip_mm.backends import diagnostics, openmm_platforms
 from trip_mm.cli.main import app
+from trip_mm.simulation import platforms
+from trip_mm.simulation.platforms import choose_platform
 
 runner = CliRunner(env={"COLUMNS": "200"})
 
@@ -52,6 +54,20 @@ def test_fails_where_the_default_is_wrong(diagnosis, monkeypatch):
     for word in ("differs", "from", "the", "eager", "potential"):  # the table wraps the sentence
         assert word in result.output
     assert "does not work" in result.output
+
+
+def test_the_default_is_a_platform_that_works(monkeypatch):
+    """OpenCL is loaded wherever its library is, and counts as faster than the CPU."""
+    assert diagnostics._default()[1] == choose_platform().name
+    fastest = diagnostics.platforms_by_speed()[0].getName()
+    original = openmm_platforms.platform_problem
+
+    def no_device(platform):
+        return "no device" if platform.getName() == fastest else original(platform)
+
+    for module in (diagnostics, platforms):
+        monkeypatch.setattr(module, "platform_problem", no_device)
+    assert diagnostics._default()[1] == choose_platform().name != fastest
 
 
 def test_fails_without_any_backend(diagnosis, monkeypatch):

@@ -15,6 +15,7 @@ from openmm import app, unit
 
 from trip_mm import __version__
 from trip_mm.backends.openmm_force import add_trip_force, available_backends, resolve_backend
+from trip_mm.backends.openmm_platforms import platform_problem, platforms_by_speed
 from trip_mm.checkpoint import load_potential, new_potential, registry, save_potential
 from trip_mm.errors import BackendError, TripError
 from trip_mm.potential import TripPotential
@@ -60,7 +61,7 @@ class Diagnosis:
         backends: None for a force backend that works, else the reason why it does not, by name.
         devices: where torch can run, in words.
         model: the potential behind the checks, in words.
-        default: backend and platform that a run uses if it names neither; None without a backend.
+        default: backend and platform that a run uses if it names neither; None where none works.
         checks: one for each platform and working backend.
     """
 
@@ -95,8 +96,7 @@ def package_versions() -> dict[str, str | None]:
 
 def platform_speeds() -> dict[str, float]:
     """Relative speed that OpenMM gives each platform it has loaded, by name."""
-    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    return {platform.getName(): platform.getSpeed() for platform in platforms}
+    return {platform.getName(): platform.getSpeed() for platform in platforms_by_speed()}
 
 
 def describe_devices() -> str:
@@ -198,10 +198,10 @@ def _expected(
 
 
 def _default() -> tuple[str, str] | None:
-    """Backend and platform of a run that names neither; None if no backend works."""
-    speeds = platform_speeds()
+    """Backend and platform of a run that names neither; None if no backend or platform works."""
+    working = [p.getName() for p in platforms_by_speed() if platform_problem(p) is None]
     try:
-        return resolve_backend("auto"), max(speeds, key=lambda name: speeds[name])
+        return (resolve_backend("auto"), working[0]) if working else None
     except BackendError:
         return None
 

@@ -4,8 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-import openmm
-
+from trip_mm.backends.openmm_platforms import platform_problem, platforms_by_speed
 from trip_mm.errors import BackendError, ConfigError
 
 Precision = Literal["single", "mixed", "double"]
@@ -72,9 +71,9 @@ def choose_platform(
         raise ConfigError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if threads is not None and threads < 1:
         raise ConfigError(f"threads: {threads} is not possible; use at least 1")
-    available = {platform.getName(): platform for platform in _platforms_by_speed()}
+    available = {platform.getName(): platform for platform in platforms_by_speed()}
     if name is None:
-        problems = {candidate: _problem(available[candidate]) for candidate in available}
+        problems = {candidate: platform_problem(available[candidate]) for candidate in available}
         working = [candidate for candidate in available if problems[candidate] is None]
         if not working:
             raise BackendError(f"no OpenMM platform works here: {problems}")
@@ -86,7 +85,7 @@ def choose_platform(
                 f"platform {name!r} is not installed here; use one of {', '.join(available)}"
             )
         chosen = by_lower_case[name.lower()]
-        problem = _problem(available[chosen])
+        problem = platform_problem(available[chosen])
         if problem is not None:
             raise BackendError(f"platform {chosen} does not work here: {problem}")
     default: Precision = "mixed" if chosen in _GPU_PLATFORMS else "single"
@@ -129,21 +128,3 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _platforms_by_speed() -> list[openmm.Platform]:
-    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    return sorted(platforms, key=lambda platform: -platform.getSpeed())
-
-
-def _problem(platform: openmm.Platform) -> str | None:
-    """Returns why a platform cannot run a single free particle, None if it can."""
-    system = openmm.System()
-    system.addParticle(1.0)
-    try:
-        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-        context.setPositions([openmm.Vec3(0, 0, 0)])
-        context.getIntegrator().step(1)
-    except openmm.OpenMMException as error:
-        return str(error)
-    return None
