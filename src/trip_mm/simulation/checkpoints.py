@@ -5,6 +5,10 @@ continuation, random numbers included, on the same platform and version), `state
 velocities and box for any machine) and `progress.json` (the step, and the size that every output
 file had at that step). Because the sizes are in the same file as the state, frames and rows
 written after the checkpoint can be cut off exactly when a killed run continues.
+
+OpenMM 8.6 leaves the Monte Carlo barostat out of its checkpoints: in a stage at constant pressure
+the barostat continues with new random numbers, its first trial a whole interval after the
+checkpoint, its step size at the start value. Such a run samples the same ensemble on another path.
 """
 
 import io
@@ -161,7 +165,8 @@ def restore_outputs(directory: StageDirectory, progress: Progress | None) -> Non
 def restore_context(simulation: app.Simulation, checkpoint: StageCheckpoint) -> str | None:
     """Puts a simulation where a checkpoint left it.
 
-    The binary checkpoint continues exactly, with the same random numbers. Written by another
+    The binary checkpoint continues exactly, with the same random numbers (but for those of a
+    barostat, see above). Written by another
     platform or version of OpenMM it cannot be read; positions, velocities and box then come from
     the portable state, and the random numbers are new ones.
 
