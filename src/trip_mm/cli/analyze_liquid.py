@@ -37,7 +37,7 @@ def rdf_command(
 ) -> None:
     """Compute the radial distribution function over a stage.
 
-    Writes rdf.csv, rdf.json and rdf.png. Pairs within one molecule do not count.
+    Writes rdf.csv, rdf.json and rdf.png. Pairs within one residue do not count.
     """
     from trip_mm.analysis.liquid_output import rdf_summary, write_rdf
     from trip_mm.analysis.radial import RadialSettings, radial_distribution
