@@ -16,6 +16,7 @@ from openmm import app
 from trip_mm.errors import UnstableSimulationError
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.committee_reporter import Disagreement, describe_disagreement
+from trip_mm.simulation.crash import is_not_finite
 from trip_mm.simulation.monitor import RUNAWAY_CHECKS, BondWatch, StabilityMonitor, minimum_image
 from trip_mm.simulation.reporters import (
     MONITOR_COLUMNS,
@@ -240,6 +241,22 @@ def test_frames_end_where_the_next_one_begins(n_waters: int, tmp_path: Path) -> 
         end = frame_end(path, end)
     assert end == path.stat().st_size
     assert frame_end(path, end) is None
+
+
+@pytest.mark.parametrize("coordinate", [float("nan"), float("inf"), 1e7])
+def test_a_frame_that_cannot_be_written_means_an_unstable_run(
+    coordinate: float, tmp_path: Path
+) -> None:
+    structure = two_waters()
+    simulation = simulation_of(structure)
+    reporter = trajectory_reporter(tmp_path / "trajectory.xtc", 1)
+    positions = np.array(structure.positions)
+    positions[4, 1] = coordinate
+    simulation.context.setPositions(positions)
+    state = simulation.context.getState(positions=True)
+    with pytest.raises(ValueError, match="Particle position") as error:
+        reporter.report(simulation, state)
+    assert is_not_finite(error.value)
 
 
 def test_a_frame_cut_by_a_full_disk_is_an_error(tmp_path: Path) -> None:

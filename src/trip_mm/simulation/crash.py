@@ -16,7 +16,9 @@ from trip_mm.simulation.monitor import Frame
 from trip_mm.simulation.run_directory import StageDirectory
 
 _CELL_TEXTS = ("cell too small for the cutoff", "periodic box size has decreased")
-_NOT_FINITE = re.compile(r"\bnan\b|\binfinite\b|not finite|not a number", re.IGNORECASE)
+_NOT_FINITE = re.compile(
+    r"\bnan\b|\binfinite\b|not finite|not a number|position is too large", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def is_cell_too_small(error: Exception) -> bool:
 
 
 def is_not_finite(error: Exception) -> bool:
-    """Whether OpenMM stopped because a number became NaN or infinite."""
+    """Whether OpenMM stopped because a number became NaN, infinite or too large to be written."""
     return _NOT_FINITE.search(str(error)) is not None
 
 
