@@ -11,7 +11,7 @@ import numpy as np
 import openmm
 import pytest
 from numpy.typing import NDArray
-from openmm import app
+from openmm import app, unit
 
 from trip_mm.errors import UnstableSimulationError
 from trip_mm.simulation.building import BuiltStructure
@@ -168,6 +168,26 @@ def test_kinetic_temperature() -> None:
     masses = np.array([15.99943, 1.007947, 1.007947] * 2)
     kinetic = 0.5 * (masses[:, None] * frame.velocities**2).sum()
     assert monitor.temperature(frame) == pytest.approx(2 * kinetic / (15 * 0.00831446), rel=1e-4)
+
+
+@pytest.mark.parametrize("n_atoms", [6, 600])
+def test_a_lost_atom_means_an_unstable_run_in_any_search_of_neighbours(
+    n_atoms: int, tmp_path: Path
+) -> None:
+    """MDAnalysis bins many atoms, and calls NaN among them a cutoff too large for the box."""
+    positions = np.random.default_rng(1).uniform(0.0, 3.0, size=(n_atoms, 3))
+    positions[3] = np.nan
+    state = SimpleNamespace(
+        getPositions=lambda asNumpy: positions * unit.nanometer,
+        getForces=lambda asNumpy: 0.0 * positions * unit.kilojoule_per_mole / unit.nanometer,
+        getTime=lambda: 1.0 * unit.picosecond,
+    )
+    simulation = simulation_of(two_waters())
+    reporter = MonitorReporter(tmp_path / "monitor.csv", 1, BondWatch(two_waters()))
+    with pytest.raises(ValueError, match="NaN") as error:
+        reporter.report(simulation, state)
+    reporter.close()
+    assert is_not_finite(error.value)
 
 
 def test_reporters_share_steps_and_extend_their_files(tmp_path: Path) -> None:

@@ -67,8 +67,14 @@ class MonitorReporter:
         return {"steps": steps, "periodic": None, "include": ["positions", "forces", "energy"]}
 
     def report(self, simulation: app.Simulation, state: Any) -> None:
-        """Writes one row."""
+        """Writes one row.
+
+        Raises:
+            ValueError: a position is not finite, as OpenMM's own reporters do.
+        """
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        if not np.isfinite(positions).all():
+            raise ValueError("Particle position is NaN")
         forces = state.getForces(asNumpy=True).value_in_unit(
             unit.kilojoule_per_mole / unit.nanometer
         )
