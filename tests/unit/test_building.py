@@ -268,9 +268,10 @@ def test_file_as_it_is(peptide_pdb, suffix):
     np.testing.assert_allclose(built.positions, reference.positions, atol=1e-3)
 
 
-def test_missing_hydrogens_and_side_chain_atoms_are_added(peptide_pdb):
+def test_missing_hydrogens_and_side_chain_atoms_are_added(peptide_pdb, caplog):
     load = peptide_pdb(lambda a: a.element.symbol != "H" and a.name not in ("CE", "NZ", "OXT"))
     built = load()
+    assert "CE, NZ of LYS 2 of chain A; OXT of ALA 4 of chain A" in caplog.text
     assert sorted(elements(built)) == sorted(elements(build(structure={"sequence": "AKSA"})))
     assert built.net_charge == 1
     assert len(molecules(built.topology)) == 1
@@ -299,6 +300,15 @@ def test_missing_residue_of_seqres_is_refused(peptide_pdb):
 def test_unknown_residue_is_refused(peptide_pdb):
     load = peptide_pdb(change=lambda t: t.replace("SER", "LIG"))
     with pytest.raises(UnsupportedSystemError, match="LIG 3 of chain A is no amino acid"):
+        load()
+
+
+@pytest.mark.parametrize(("name", "wrong"), [(" OG ", " OX "), (" HG ", " HX ")])
+def test_unknown_atom_is_refused(peptide_pdb, name, wrong):
+    load = peptide_pdb(change=lambda t: t.replace(f"{name} SER", f"{wrong} SER"))
+    with pytest.raises(
+        UnsupportedSystemError, match=f"SER 3 of chain A has no atom named {wrong.strip()}"
+    ):
         load()
 
 

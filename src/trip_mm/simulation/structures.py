@@ -1,6 +1,8 @@
 """A solute from a PDB or mmCIF file: what is missing is added, what cannot be known is refused."""
 
+import io
 import itertools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -25,35 +27,82 @@ _LONGEST_PEPTIDE_BOND_NM = 2.0 * ANGSTROM_TO_NM
 _SMALLEST_BOX_NM = 0.5
 """Crystallographic records below this are place-holders (CRYST1 1 1 1), not boxes."""
 
+_logger = logging.getLogger("trip_mm")
+
 
 def build_from_file(path: Path, ph: float, seed: int) -> Solute:
     """Reads a PDB or mmCIF file, adds missing heavy atoms of residues and hydrogens at a pH.
 
+    Heavy atoms that had to be added are named in a warning of the log.
+
     Raises:
-        UnsupportedSystemError: unreadable, residues missing from the chain, or residues that are
-            no amino acids, caps, water or ions; the message names them.
+        UnsupportedSystemError: unreadable, residues missing from the chain, residues that are no
+            amino acids, caps, water or ions, or atoms that a residue does not have; the message
+            names them.
     """
     where = f"structure.file: {path.name}"
+    fixer = _read(path, where)
+    _refuse_unknown_residues(fixer.topology, where)
+    _refuse_missing_residues(fixer, where)
+    fixer.findMissingAtoms()
+    _report_missing_atoms(fixer, where)
+    fixer.addMissingAtoms(seed=seed)
+    box = _box_vectors(fixer.topology)
+    _refuse_unknown_atoms(fixer.topology, where)
+    built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
+    return Solute(built.topology, built.positions, built.net_charge, box)
+
+
+def _read(path: Path, where: str) -> PDBFixer:
     try:
+        text = path.read_text()
+        if not any(line.startswith(("ATOM", "HETATM")) for line in text.splitlines()):
+            raise UnsupportedSystemError(
+                f"{where} holds no ATOM or HETATM record; give a PDB or mmCIF file with coordinates"
+            )
         if path.suffix.lower() == ".pdb":
-            with path.open() as file:
-                fixer = PDBFixer(pdbfile=file)
+            fixer = PDBFixer(pdbfile=io.StringIO(text))
         else:
-            with path.open() as file:
-                fixer = PDBFixer(pdbxfile=file)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            fixer = PDBFixer(pdbxfile=io.StringIO(text))
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UnsupportedSystemError(
             f"{where} cannot be read: {error}; correct the file"
         ) from error
     if fixer.topology.getNumAtoms() == 0:
         raise UnsupportedSystemError(f"{where} holds no atoms; correct the file")
-    _refuse_unknown_residues(fixer.topology, where)
-    _refuse_missing_residues(fixer, where)
-    fixer.findMissingAtoms()
-    fixer.addMissingAtoms(seed=seed)
-    box = _box_vectors(fixer.topology)
-    built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
-    return Solute(built.topology, built.positions, built.net_charge, box)
+    return fixer
+
+
+def _report_missing_atoms(fixer: PDBFixer, where: str) -> None:
+    """Tells which heavy atoms the file lacks; their positions are guesses."""
+    added = [
+        f"{', '.join(atom.name for atom in atoms)} of {_residue_label(residue)}"
+        for residue, atoms in fixer.missingAtoms.items()
+    ]
+    added += [
+        f"{', '.join(names)} of {_residue_label(residue)}"
+        for residue, names in fixer.missingTerminals.items()
+    ]
+    if added:
+        _logger.warning("%s lacks heavy atoms, which are added: %s", where, "; ".join(added))
+
+
+def _refuse_unknown_atoms(topology: app.Topology, where: str) -> None:
+    """Refuses atoms without a bond in residues that are complete: no atom of it has their name."""
+    bonded = {atom.index for bond in topology.bonds() for atom in bond}
+    unknown = [
+        atom
+        for residue in topology.residues()
+        if residue.name in AMINO_ACID_NAMES | CAP_NAMES
+        for atom in residue.atoms()
+        if atom.index not in bonded
+    ]
+    if unknown:
+        raise UnsupportedSystemError(
+            f"{where}: {_residue_label(unknown[0].residue)} has no atom named {unknown[0].name}"
+            + (f" (and {len(unknown) - 1} more such atoms)" if len(unknown) > 1 else "")
+            + "; give it its PDB name, or remove it (hydrogens are added anyway)"
+        )
 
 
 def _residue_label(residue: app.topology.Residue) -> str:
