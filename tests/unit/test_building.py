@@ -351,6 +351,12 @@ def test_unknown_element_is_refused():
     assert "sulfur" in str(raised.value)
 
 
+def test_net_charge_is_refused_with_the_charged_residues():
+    built = build(structure={"sequence": "RGKD", "termini": "capped"})
+    with pytest.raises(UnsupportedSystemError, match=r"\+1 e \(ARG 2 \+1, LYS 4 \+1, ASP 5 -1\)"):
+        check_structure(built, "trip", HCNO, None)
+
+
 def test_net_charge_is_refused_on_trip_only():
     built = build(structure={"smiles": "CC(=O)[O-]"})
     assert built.net_charge == -1

@@ -15,6 +15,7 @@ from trip_mm.errors import (
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
 from trip_mm.simulation.plan import RunPlan
+from trip_mm.simulation.solute import AMINO_ACID_NAMES, CAP_NAMES, ION_CHARGES, residue_charge
 from trip_mm.simulation.system_config import PotentialKind
 from trip_mm.units import ANGSTROM_TO_NM, NM_TO_ANGSTROM
 
@@ -102,10 +103,20 @@ def _check_elements(structure: BuiltStructure, supported: Collection[int]) -> No
 
 def _check_charge(structure: BuiltStructure, kind: PotentialKind) -> None:
     if kind == "trip" and structure.net_charge != 0:
+        charges = _charged_residues(structure.topology)
         raise UnsupportedSystemError(
-            f"the system has a net charge of {structure.net_charge:+d} e and TrIP describes "
-            "neutral systems only; change ph or termini so that charges cancel, or use amber14"
+            f"the system has a net charge of {structure.net_charge:+d} e"
+            + (f" ({', '.join(charges)})" if charges else "")
+            + " and TrIP describes neutral systems only; change the sequence or ph so that charges "
+            "cancel, or use amber14"
         )
+
+
+def _charged_residues(topology: app.Topology) -> list[str]:
+    """Names the standard residues that are charged: `LYS 2 +1`."""
+    known = AMINO_ACID_NAMES | CAP_NAMES | set(ION_CHARGES)
+    charges = {r: residue_charge(r) for r in topology.residues() if r.name in known}
+    return [f"{r.name} {r.id} {charge:+d}" for r, charge in charges.items() if charge]
 
 
 def _check_overlaps(structure: BuiltStructure) -> None:
