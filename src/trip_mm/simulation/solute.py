@@ -65,7 +65,8 @@ def add_hydrogens(topology: app.Topology, positions: FloatArray, ph: float, seed
     Args:
         topology: standard residues, at least all heavy atoms.
         positions: nm `[n_atoms, 3]`.
-        ph: decides the protonation of ASP, GLU, HIS, LYS, CYS, TYR.
+        ph: decides the protonation of ASP, GLU, HIS, LYS and CYS; TYR, ARG and the termini have
+            one form at every pH.
         seed: of the random numbers.
     """
     modeller = app.Modeller(topology, positions * unit.nanometer)
