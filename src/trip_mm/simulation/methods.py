@@ -1,5 +1,6 @@
 """`methods.md`: what was done, in prose that can go into a paper, with versions and citations."""
 
+import itertools
 from collections.abc import Sequence
 
 from trip_mm.elements import formula
@@ -93,7 +94,8 @@ def _system_paragraph(structure: BuiltStructure) -> str:
     residues = list(structure.topology.residues())
     solute = [r for r in residues if next(r.atoms()).index < structure.n_solute_atoms]
     n_rest = len(residues) - len(solute)
-    names = "-".join(residue.name for residue in solute)
+    chains = [list(group) for _, group in itertools.groupby(solute, lambda r: r.chain.index)]
+    names = " and ".join("-".join(residue.name for residue in chain) for chain in chains)
     numbers = [atom.element.atomic_number for atom in structure.topology.atoms()]
     text = f"The system has {len(numbers)} atoms"
     if solute:
