@@ -226,3 +226,5 @@ def test_refusals_of_the_density(tmp_path: Path) -> None:
         run_densities(tmp_path / "nvt")
     with pytest.raises(RunDirectoryError, match=r"run\.json: cannot be read"):
         run_densities(tmp_path)
+    with pytest.raises(RunDirectoryError, match="give the directory of a run"):
+        run_densities(tmp_path / "absent")

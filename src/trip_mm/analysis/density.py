@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trip_mm.analysis.run_directory import require_directory
 from trip_mm.analysis.series import SeriesMean, equilibrated_mean, series_mean
 from trip_mm.errors import RunDirectoryError
 from trip_mm.files import read_json
@@ -69,6 +70,7 @@ def run_densities(run_dir: Path, skip_ps: float | None = None) -> list[StageDens
     Raises:
         RunDirectoryError: no run, no NPT stage, or none with ten rows of densities.
     """
+    require_directory(run_dir)
     record = read_json(run_dir / RUN_FILE)
     stages = [
         run_dir / stage_directory_name(number, stage["name"])

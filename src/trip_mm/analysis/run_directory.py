@@ -16,14 +16,23 @@ TOPOLOGY_FILES = ("topology.pdb", "topology.cif")
 _STAGE_NAME = re.compile(r"(\d+)-.+")
 
 
+def require_directory(run_dir: Path) -> None:
+    """Refuses what is no directory.
+
+    Raises:
+        RunDirectoryError: it does not exist, or is a file.
+    """
+    if not run_dir.is_dir():
+        raise RunDirectoryError(f"{run_dir}: no such directory; give the directory of a run")
+
+
 def topology_file(run_dir: Path) -> Path:
     """Returns the path of the structure file of a run.
 
     Raises:
         RunDirectoryError: the directory does not exist or holds none.
     """
-    if not run_dir.is_dir():
-        raise RunDirectoryError(f"{run_dir}: no such directory; give the directory of a run")
+    require_directory(run_dir)
     for name in TOPOLOGY_FILES:
         if (run_dir / name).is_file():
             return run_dir / name
