@@ -41,6 +41,7 @@ def run(
     backend: str = "auto",
     platform: str | None = None,
     precision: str | None = None,
+    threads: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Path:
     """Builds a system and runs a protocol on it; what `trip-mm run` does.
@@ -54,6 +55,7 @@ def run(
         backend: force backend of TrIP: `auto`, `torch`, `python` or `pythontorch`.
         platform: OpenMM platform; None for the fastest that works.
         precision: `single`, `mixed` or `double`; `tf32` or `bf16` for the network's products.
+        threads: CPU threads of torch and of OpenMM; None for all that this process may use.
         overrides: changes such as `stages.1.duration=2 ps` or `seed=7`.
 
     Returns:
@@ -68,6 +70,7 @@ def run(
         backend=backend,
         platform=platform,
         precision=precision,
+        threads=threads,
         overrides=tuple(overrides),
     )
     prepared = prepare_run(system_yaml, protocol_yaml, options)

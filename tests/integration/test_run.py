@@ -64,7 +64,11 @@ def peptide_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "peptide.yaml").write_text(PEPTIDE)
     (folder / "short.yaml").write_text(PROTOCOL)
     return trip_mm.run(
-        folder / "peptide.yaml", folder / "short.yaml", folder / "out", platform="Reference"
+        folder / "peptide.yaml",
+        folder / "short.yaml",
+        folder / "out",
+        platform="Reference",
+        threads=1,
     )
 
 
@@ -117,6 +121,7 @@ def test_run_json_says_what_ran_and_names_no_host(peptide_run: Path) -> None:
     record = json.loads(text)
     assert record["potential"] == "amber14:tip3pfb"
     assert record["platform"]["name"] == "Reference"
+    assert record["platform"]["threads"] == 1
     assert record["seed"] == 1
     assert record["n_atoms"] == 33
     assert [stage["n_steps"] for stage in record["stages"]] == [0, 60, 40]
