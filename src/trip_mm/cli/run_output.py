@@ -51,7 +51,9 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
         markup=False,
     )
     columns = ("stage", "potential", "steps", "timestep", "temperature", "frames", "time")
-    table = Table(*columns, title=f"Plan for {escape(str(path))}", title_justify="left")
+    table = Table(title=f"Plan for {escape(str(path))}", title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # --set wants the whole name of a stage
     for index, (stage, cost) in enumerate(zip(plan.stages, estimates, strict=True)):
         table.add_row(
             _title(stage.name, stage.kind),
