@@ -126,6 +126,22 @@ def test_refuses_virtual_site(water, checkpoint):
     add_trip_force(system, topology, checkpoint, backend="python", ml_atoms=range(24))
 
 
+def test_refuses_a_system_whose_box_was_never_set(water, checkpoint):
+    system, topology, _ = water
+    system.setDefaultPeriodicBoxVectors(*openmm.System().getDefaultPeriodicBoxVectors())
+    with pytest.raises(ConfigError, match=r"1\.000 x 1\.000 x 1\.000 nm.*setDefaultPeriodicBox"):
+        add_trip_force(system, topology, checkpoint, backend="python")
+
+
+def test_a_periodic_system_is_periodic_without_the_box_of_the_topology(water, checkpoint):
+    system, topology, _ = water
+    topology.setPeriodicBoxVectors(None)
+    system.addForce(openmm.CustomNonbondedForce("0"))
+    system.getForce(0).setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+    force = add_trip_force(system, topology, checkpoint, backend="python")
+    assert force.usesPeriodicBoundaryConditions()
+
+
 def test_refuses_small_cell(checkpoint):
     topology, _ = water_box(1, 0.59)
     with pytest.raises(CellTooSmallError, match=r"5\.9.* A"):

@@ -4,7 +4,7 @@ Everything that can be refused is refused here, before a force exists: particle 
 elements, virtual sites, the size of the periodic box.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,8 +81,23 @@ def _box_vectors(system: openmm.System, topology: app.Topology) -> NDArray[np.fl
     if vectors is None:
         if not system.usesPeriodicBoundaryConditions():
             return None
-        vectors = system.getDefaultPeriodicBoxVectors()
-    return np.asarray(vectors.value_in_unit(unit.nanometer), dtype=np.float64)
+        return _nm(system.getDefaultPeriodicBoxVectors())
+    box = _nm(vectors)
+    never_set = _nm(openmm.System().getDefaultPeriodicBoxVectors())
+    own = _nm(system.getDefaultPeriodicBoxVectors())
+    if np.array_equal(own, never_set) and not np.allclose(box, never_set):
+        edges = " x ".join(f"{edge:.3f}" for edge in np.linalg.norm(box, axis=1))
+        raise ConfigError(
+            f"the topology has a box of {edges} nm, but that of the System was never set and is "
+            "the 2 nm cube of OpenMM; call "
+            "system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors()) first"
+        )
+    return box
+
+
+def _nm(vectors: Iterable[unit.Quantity]) -> NDArray[np.float64]:
+    """Lattice vectors as plain numbers; a Topology has one quantity, a System a list of three."""
+    return np.array([list(vector.value_in_unit(unit.nanometer)) for vector in vectors])
 
 
 def select_atoms(
@@ -105,7 +120,8 @@ def select_atoms(
         The selected particles.
 
     Raises:
-        ConfigError: `ml_atoms` is empty, out of range or names an atom twice.
+        ConfigError: `ml_atoms` is empty, out of range or names an atom twice; the topology has a
+            box and that of the System was never set.
         UnsupportedSystemError: System and topology differ in size, or a particle is no atom.
         UnsupportedElementError: an element that the potential does not know.
         CellTooSmallError: the periodic box is too small for the cutoff.
