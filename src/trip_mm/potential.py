@@ -240,10 +240,12 @@ class TripPotential(nn.Module):
             in float64 for numpy and in the dtype of `positions` for torch.
 
         Raises:
-            ConfigError: shapes do not fit.
+            ConfigError: shapes do not fit, or positions carry a unit.
             UnsupportedElementError: an element that the model has never seen.
             CellTooSmallError: a cell whose shortest height is less than twice the cutoff.
         """
+        if hasattr(positions, "value_in_unit") or hasattr(cell, "value_in_unit"):
+            raise ConfigError("quantities of OpenMM; give plain A: x.value_in_unit(unit.angstrom)")
         if isinstance(positions, Tensor):
             return self._energy_and_forces(positions, torch.as_tensor(atomic_numbers), cell)
         device = self.device

@@ -142,6 +142,13 @@ def test_a_periodic_system_is_periodic_without_the_box_of_the_topology(water, ch
     assert force.usesPeriodicBoundaryConditions()
 
 
+def test_refuses_positions_with_a_unit(water, checkpoint):
+    _, topology, positions = water
+    numbers = [atom.element.atomic_number for atom in topology.atoms()]
+    with pytest.raises(ConfigError, match="give plain A"):
+        load_potential(checkpoint).energy_and_forces(positions * unit.nanometer, numbers)
+
+
 def test_refuses_small_cell(checkpoint):
     topology, _ = water_box(1, 0.59)
     with pytest.raises(CellTooSmallError, match=r"5\.9.* A"):
