@@ -9,7 +9,7 @@ from trip_mm.files import read_json
 from trip_mm.locking import locked
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
-from trip_mm.simulation.checks import check_structure, check_velocities
+from trip_mm.simulation.checks import check_stages, check_structure, check_velocities
 from trip_mm.simulation.execution import execute, prepare
 from trip_mm.simulation.plan import RunOptions, RunPlan, load_configs, make_plan, resolve_backend_of
 from trip_mm.simulation.platforms import moved_platform
@@ -137,7 +137,8 @@ def prepare_run(
 
 
 def _check(structure: BuiltStructure, plan: RunPlan) -> None:
-    """Refuses a structure that one of the run's potentials or committees cannot describe."""
+    """Refuses a structure that a stage, a potential or a committee of the run cannot describe."""
+    check_stages(structure, plan.stages)
     for potential in plan.potentials_and_committees():
         if potential.kind == "trip":
             from trip_mm.checkpoint import load_potential

@@ -9,9 +9,9 @@ from openmm import app, unit
 
 from trip_mm.errors import CellTooSmallError, UnsupportedElementError, UnsupportedSystemError
 from trip_mm.simulation.building import BuiltStructure, build_structure
-from trip_mm.simulation.checks import check_structure
+from trip_mm.simulation.checks import check_stages, check_structure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
-from trip_mm.simulation.schema import load_system, parse_system
+from trip_mm.simulation.schema import load_system, parse_protocol, parse_system
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = sorted((ROOT / "systems").glob("*.yaml"))
@@ -349,6 +349,14 @@ def test_unknown_element_is_refused():
     with pytest.raises(UnsupportedElementError, match="SD of MET 2") as raised:
         check_structure(built, "trip", HCNO, None)
     assert "sulfur" in str(raised.value)
+
+
+def test_constant_pressure_needs_a_box():
+    npt = {"kind": "npt", "duration": "1 ps", "timestep": "1 fs", "temperature": "300 K"}
+    protocol = parse_protocol({"stages": [{**npt, "pressure": "1 bar"}]}, "p.yaml")
+    check_stages(shipped("water"), protocol.resolve("amber14"))
+    with pytest.raises(UnsupportedSystemError, match=r"stage npt: .* the system has none"):
+        check_stages(build(structure={"smiles": "CCO"}), protocol.resolve("trip"))
 
 
 def test_net_charge_is_refused_with_the_charged_residues():

@@ -1,6 +1,6 @@
 """What a potential cannot describe is refused here, before anything runs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from openmm import app
@@ -16,6 +16,7 @@ from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
 from trip_mm.simulation.plan import RunPlan
 from trip_mm.simulation.solute import AMINO_ACID_NAMES, CAP_NAMES, ION_CHARGES, residue_charge
+from trip_mm.simulation.stage import ResolvedStage
 from trip_mm.simulation.system_config import PotentialKind
 from trip_mm.units import ANGSTROM_TO_NM, NM_TO_ANGSTROM
 
@@ -77,6 +78,20 @@ def check_velocities(plan: RunPlan) -> None:
                 f"stage {stage.name}: temperature: is required, because the velocities of stage "
                 f"{before} do not fit (a minimization, or another potential, other constraints or "
                 "masses); write for example 298 K"
+            )
+
+
+def check_stages(structure: BuiltStructure, stages: Sequence[ResolvedStage]) -> None:
+    """Refuses constant pressure without a box, which OpenMM would run in a box of its own.
+
+    Raises:
+        UnsupportedSystemError: naming the stage.
+    """
+    for stage in stages:
+        if stage.kind == "npt" and structure.box_vectors is None:
+            raise UnsupportedSystemError(
+                f"stage {stage.name}: constant pressure needs a periodic box and the system has "
+                "none; add a solvent, or use a protocol without npt stages (--protocol gas)"
             )
 
 
