@@ -16,7 +16,8 @@ from trip_mm.errors import BackendError, ConfigError, UnsupportedSystemError
 from trip_mm.simulation import minimization
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.checks import check_velocities
-from trip_mm.simulation.plan import RunPlan, parse_potential, split_overrides
+from trip_mm.simulation.overrides import split_overrides
+from trip_mm.simulation.plan import RunPlan, parse_potential
 from trip_mm.simulation.platforms import PlatformChoice, choose_platform
 from trip_mm.simulation.potentials import (
     SystemOptions,
@@ -181,6 +182,18 @@ def test_overrides_go_where_their_key_belongs() -> None:
         ["solvent.edge=20 A", "name=a"],
         ["stages.1.duration=2 ps", "seed=3", "name=b", "stages[0].kind=nvt"],
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("temperature=310 K", r"stages\.NAME\.temperature or defaults\.temperature"),
+        ("duration=1 ns", r"set stages\.NAME\.duration$"),
+    ],
+)
+def test_an_override_of_stages_must_say_of_which(override: str, place: str) -> None:
+    with pytest.raises(ConfigError, match=place):
+        split_overrides([override])
 
 
 def test_potentials_are_named_in_several_ways() -> None:

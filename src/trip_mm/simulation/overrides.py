@@ -17,6 +17,35 @@ from trip_mm.simulation.config_io import (
     parse_yaml,
     split_path,
 )
+from trip_mm.simulation.protocol_config import KEYS_OF_KIND, StageSettings
+
+_PROTOCOL_KEYS = ("stages", "defaults", "seed")
+_STAGE_KEYS = frozenset().union(*KEYS_OF_KIND.values()) - {"name", "potential"}
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sorts `key.path=value` changes into those of the system and those of the protocol.
+
+    Raises:
+        ConfigError: a setting of stages that does not say of which.
+    """
+    for_system: list[str] = []
+    for_protocol: list[str] = []
+    for override in overrides:
+        first = override.split("=")[0].split(".")[0].split("[")[0].strip()
+        if first == "system":
+            for_system.append(override.split(".", 1)[1])
+        elif first == "protocol":
+            for_protocol.append(override.split(".", 1)[1])
+        elif first in _PROTOCOL_KEYS:
+            for_protocol.append(override)
+        elif first in _STAGE_KEYS:
+            places = [f"stages.NAME.{first}"]
+            places += [f"defaults.{first} (every stage)"] if first in keys_of(StageSettings) else []
+            raise ConfigError(f"--set {override!r}: a setting of stages; set {' or '.join(places)}")
+        else:
+            for_system.append(override)
+    return for_system, for_protocol
 
 
 def apply_overrides(

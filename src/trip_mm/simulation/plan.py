@@ -1,6 +1,6 @@
 """The plan of a run: settings resolved to what is executed and recorded in run.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from trip_mm.errors import ConfigError, RunDirectoryError
 from trip_mm.simulation.committee_config import COMMITTEE_SUFFIX
+from trip_mm.simulation.overrides import split_overrides
 from trip_mm.simulation.platforms import PlatformChoice, choose_platform
 from trip_mm.simulation.schema import (
     PotentialConfig,
@@ -20,8 +21,6 @@ from trip_mm.simulation.schema import (
     to_document,
 )
 from trip_mm.simulation.system_config import REDUCED_PRECISIONS
-
-_PROTOCOL_KEYS = ("stages", "defaults", "seed")
 
 
 @dataclass(frozen=True)
@@ -346,23 +345,6 @@ def resolve_backend_of(plan: RunPlan, backend: str) -> str:
     from trip_mm.backends.openmm_force import resolve_backend
 
     return resolve_backend(backend)  # type: ignore[arg-type]
-
-
-def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Sorts `key.path=value` changes into those of the system and those of the protocol."""
-    for_system: list[str] = []
-    for_protocol: list[str] = []
-    for override in overrides:
-        first = override.split("=")[0].split(".")[0].split("[")[0].strip()
-        if first == "system":
-            for_system.append(override.split(".", 1)[1])
-        elif first == "protocol":
-            for_protocol.append(override.split(".", 1)[1])
-        elif first in _PROTOCOL_KEYS:
-            for_protocol.append(override)
-        else:
-            for_system.append(override)
-    return for_system, for_protocol
 
 
 def _short_name(potential: PotentialConfig) -> str:
