@@ -202,6 +202,8 @@ def test_potentials_are_named_in_several_ways() -> None:
     assert str(parse_potential("a/b.safetensors")) == "trip:a/b.safetensors"
     with pytest.raises(ConfigError, match="charmm"):
         parse_potential("charmm")
+    with pytest.raises(ConfigError, match="models that come with trip-mm: trip-gfn2-s"):
+        parse_potential("trip-gfn2s")
 
 
 def test_platforms_are_found_in_any_case_and_errors_name_what_there_is() -> None:

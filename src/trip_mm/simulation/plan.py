@@ -204,6 +204,8 @@ def parse_potential(text: str) -> PotentialConfig:
         if text in registry():
             return PotentialConfig(kind="trip", name=text)
         message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        if ":" not in text:
+            message += f"; models that come with trip-mm: {', '.join(registry())}"
         raise ConfigError(f"potential {text!r}: {message}") from error
 
 
