@@ -119,7 +119,7 @@ PROTOCOLS = {
     "seed-text": ("seed: one\n" + PROTOCOL, "seed: is the text 'one', expected a whole number"),
     "seed-true": ("seed: true\n" + PROTOCOL, "seed: is the truth value true"),
     "seed-negative": ("seed: -1\n" + PROTOCOL, "seed: "),
-    "name-slash": ("name: a/b\n" + PROTOCOL, "name: "),
+    "name-slash": ("name: a/b\n" + PROTOCOL, "name: 'a/b' does not match ^[A-Za-z0-9]"),
     "name-number": ("name: 7\n" + PROTOCOL, "name: is the number 7, expected text"),
     "stage-name-dots": (stage(name=".."), "stages[0].name: "),
     "same-stage-name": (

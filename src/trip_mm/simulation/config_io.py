@@ -308,5 +308,7 @@ def _message(details: ErrorDetails, location: Location, model: type[BaseModel]) 
         if isinstance(value, str):
             return f"{value[:40]!r} is not known{did_you_mean(value, options)}"
         return f"is {describe_type(value)}, expected one of {', '.join(options)}"
+    if kind == "string_pattern_mismatch" and isinstance(value, str):
+        return f"{value[:40]!r} does not match {context['pattern']}; use letters, digits and -"
     text = details["msg"][:1].lower() + details["msg"][1:]
     return f"{text} (it is {describe_type(value)})"
