@@ -274,7 +274,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     arguments = ["run", "peptide.yaml", "--protocol", "short.yaml", "--dry-run"]
     result = CliRunner().invoke(app, [*arguments, "--set", 'stages.heat.duration="2 ps"'])
     assert result.exit_code == 0, result.output
-    assert "33 atoms" in result.output
+    assert "33 atoms, no periodic box" in result.output
     assert "2000" in result.output
     assert "estimated time" in result.output
     assert not (folder / "runs").exists()
