@@ -21,6 +21,7 @@ from trip_mm.training.sampling_geometry import (
     placed_at_distance,
     random_rotation,
     shortest_distance,
+    stacked_at_distance,
     with_bond_scaled,
     with_hydrogens_rescaled,
     with_torsion_turned,
@@ -111,6 +112,32 @@ def test_a_dimer_scan_pulls_rigid_molecules_apart() -> None:
     assert lengths[0, :3, 3:].min() == pytest.approx(1.8)
     centres = np.linalg.norm(scan[:, 3:].mean(axis=1) - scan[:, :3].mean(axis=1), axis=1)
     np.testing.assert_allclose(np.diff(centres), 0.25)
+
+
+def test_stacked_molecules_lie_flat_on_each_other() -> None:
+    rng = np.random.default_rng(4)
+    angles = np.arange(6) * np.pi / 3
+    ring = 1.4 * np.stack([np.cos(angles), np.sin(angles), np.zeros(6)], axis=1)
+    ring = ring @ random_rotation(rng).T
+    tilts = []
+    for _ in range(40):
+        both = stacked_at_distance(ring, ring, 3.3, rng)
+        between = np.linalg.norm(both[:6, None] - both[None, 6:], axis=-1)
+        assert between.min() == pytest.approx(3.3)
+        normals = [np.linalg.svd(part - part.mean(axis=0))[2][2] for part in (both[:6], both[6:])]
+        tilts.append(np.degrees(np.arccos(min(1.0, abs(normals[0] @ normals[1])))))
+        apart = both[6:].mean(axis=0) - both[:6].mean(axis=0)
+        assert 2.0 < abs(apart @ normals[0]) < 4.5
+    assert np.median(tilts) < 10.0
+
+
+def test_stacking_makes_no_mirror_image() -> None:
+    rng = np.random.default_rng(5)
+    chiral = np.array([[0.0, 0, 0], [1.0, 0, 0], [0, 1.2, 0], [0, 0, 0.7]])
+    for _ in range(20):
+        both = stacked_at_distance(chiral, chiral, 3.0, rng)
+        for part in (both[:4], both[4:]):
+            assert np.linalg.det(part[1:] - part[0]) == pytest.approx(1.0 * 1.2 * 0.7)
 
 
 def test_random_rotation_is_proper() -> None:

@@ -14,6 +14,11 @@ from trip_mm.training.groups import Conformation
 Positions = NDArray[np.float64]
 Bond = tuple[int, int]
 
+SIDEWAYS = 2.0
+"""Largest shift of a stacked molecule along each axis of its plane, A."""
+TILT = np.deg2rad(10.0)
+"""Standard deviation of the angle by which a stacked molecule is tilted."""
+
 
 def unlabelled(
     atomic_numbers: Sequence[int] | NDArray[np.int64],
@@ -132,6 +137,42 @@ def placed_at_distance(
     turned = (second - second.mean(axis=0)) @ random_rotation(rng).T
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
+    touching = _first_contact(centred, turned, direction, distance)
+    return placed_at_distance(first, second, distance, rng) if touching is None else touching
+
+
+def stacked_at_distance(
+    first: Positions, second: Positions, distance: float, rng: np.random.Generator
+) -> Positions:
+    """Lays `second` flat on `first` so that it comes no closer than `distance`.
+
+    The flat side of a molecule is across the direction of its smallest extent. Both are turned in
+    their planes at random, `second` is shifted sideways and tilted a little.
+
+    Returns:
+        Positions of both, first above second, `[n_first + n_second, 3]`.
+    """
+    lower, upper = (_lying_flat(molecule, rng) for molecule in (first, second))
+    upper = upper @ rotation_about(rng.normal(size=3), rng.normal(scale=TILT)).T
+    upper[:, :2] += rng.uniform(-SIDEWAYS, SIDEWAYS, size=2)
+    touching = _first_contact(lower, upper, np.array([0.0, 0.0, 1.0]), distance)
+    return stacked_at_distance(first, second, distance, rng) if touching is None else touching
+
+
+def _lying_flat(positions: Positions, rng: np.random.Generator) -> Positions:
+    """Turns a molecule so that its smallest extent is along z, with a random angle about z."""
+    centred = positions - positions.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred)  # the longest first
+    axes[2] *= rng.choice([-1.0, 1.0])
+    axes[0] *= np.linalg.det(axes)  # a rotation: no molecule becomes its mirror image
+    about_z = rotation_about(np.array([0.0, 0.0, 1.0]), rng.uniform(0.0, 2.0 * np.pi))
+    return np.asarray(centred @ axes.T @ about_z.T)
+
+
+def _first_contact(
+    centred: Positions, turned: Positions, direction: Positions, distance: float
+) -> Positions | None:
+    """Moves `turned` from far away along a direction to the first contact; None if it passes by."""
     separation = turned[None] - centred[:, None]  # [n_first, n_second, 3]
     along = separation @ direction
     across = np.einsum("ijk,ijk->ij", separation, separation) - along**2
@@ -141,7 +182,7 @@ def placed_at_distance(
     roots = np.where(discriminant >= 0, -along + np.sqrt(np.maximum(discriminant, 0.0)), -np.inf)
     shift = roots.max()
     if not np.isfinite(shift):
-        return placed_at_distance(first, second, distance, rng)
+        return None
     return np.concatenate([centred, turned + shift * direction])
 
 

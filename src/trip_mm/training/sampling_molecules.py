@@ -22,6 +22,7 @@ from trip_mm.training.sampling_geometry import (
     displaced,
     placed_at_distance,
     shortest_distance,
+    stacked_at_distance,
     unlabelled,
     with_bond_scaled,
     with_torsion_turned,
@@ -222,13 +223,16 @@ def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conf
 def sample_dimer_scans(
     source: DimerScansSource, rng: np.random.Generator
 ) -> Iterator[Conformation]:
-    """Yields pairs in random orientation, pulled apart along the line of their centres."""
+    """Yields pairs, anyhow or stacked, pulled apart along the line of their centres."""
     built = _build_all(source.pairs, source.conformers, rng)
     for count in range(source.scans):
         first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
         fixed = first.conformers[int(rng.integers(len(first.conformers)))]
         moved = second.conformers[int(rng.integers(len(second.conformers)))]
-        positions = placed_at_distance(fixed, moved, rng.uniform(*source.contact), rng)
+        # without a share nothing is drawn: the same seed gives what it gave before there was one
+        stacked = source.stacked_share > 0.0 and rng.random() < source.stacked_share
+        place = stacked_at_distance if stacked else placed_at_distance
+        positions = place(fixed, moved, rng.uniform(*source.contact), rng)
         fixed, moved = positions[: len(fixed)], positions[len(fixed) :]
         apart = moved.mean(axis=0) - fixed.mean(axis=0)
         apart /= np.linalg.norm(apart)

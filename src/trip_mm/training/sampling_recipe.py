@@ -69,6 +69,7 @@ class DimerScansSource(_Source):
     """Pairs of rigid molecules in random orientation, pulled apart in equal steps from a contact.
 
     `contact` is the distance of the nearest atoms at the start of a scan, drawn from the range.
+    In a `stacked_share` of the scans the molecules lie flat on each other.
     """
 
     kind: Literal["dimer-scans"]
@@ -78,6 +79,7 @@ class DimerScansSource(_Source):
     contact: Range = (1.6, 2.6)
     step: float = Field(default=0.3, gt=0.0)
     points: int = Field(default=8, gt=1)
+    stacked_share: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class DiatomicsSource(_Source):
