@@ -102,4 +102,4 @@ def test_density_and_missing_runs(tmp_path: Path) -> None:
     assert call("analyze", "rdf", tmp_path)[0] == 2
     status, _, err = call("analyze", "density", tmp_path / "nowhere")
     assert status == 2
-    assert "run.json: cannot be read" in err
+    assert "nowhere: no such directory" in err
