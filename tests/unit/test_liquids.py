@@ -174,6 +174,18 @@ def test_files_of_the_radial_distribution(tmp_path: Path) -> None:
     assert summary["peak"]["g"] == pytest.approx(found.g.max())
 
 
+def test_a_frame_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    frames = np.random.default_rng(6).uniform(0.0, 15.0, size=(12, 30, 3))
+    write_waters(tmp_path, frames, [15.0] * 12)
+    path = tmp_path / "01-production" / "trajectory.xtc"
+    content = bytearray(path.read_bytes())
+    start = content.find(content[:4], len(content) // 2)  # every frame begins with the same number
+    content[start : start + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="of 12 cannot be read; the file is damaged in the middle"):
+        rdf_of(tmp_path)
+
+
 def write_run(folder: Path, densities: dict[str, NDArray[np.float64]]) -> None:
     stages = [{"name": "relax", "kind": "minimize"}, {"name": "nvt", "kind": "nvt"}]
     stages += [{"name": name, "kind": "npt"} for name in densities]

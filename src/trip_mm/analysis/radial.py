@@ -9,7 +9,7 @@ from MDAnalysis.analysis.rdf import InterRDF
 from MDAnalysis.lib.mdamath import triclinic_vectors
 from numpy.typing import NDArray
 
-from trip_mm.analysis.torsions import open_trajectory
+from trip_mm.analysis.torsions import open_trajectory, whole_frames
 from trip_mm.errors import ConfigError, DataError
 
 WATER_OXYGENS = "water and name O*"
@@ -183,7 +183,7 @@ def _select(universe: MDAnalysis.Universe, text: str) -> MDAnalysis.AtomGroup:
 def _frames(universe: MDAnalysis.Universe, trajectory: Path) -> tuple[NDArray[np.float64], float]:
     """Returns the time of each frame in ps and half the shortest cell height of all, A."""
     times, heights = [], []
-    for frame in universe.trajectory:
+    for frame in whole_frames(universe, trajectory):
         dimensions = frame.dimensions
         if dimensions is None or not np.all(dimensions[:3] > 0):
             raise DataError(f"{trajectory}: has no periodic cell; g(r) needs the density of one")

@@ -6,11 +6,13 @@ only the middle one does.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import MDAnalysis
 import numpy as np
+from MDAnalysis.coordinates.timestep import Timestep
 from MDAnalysis.lib.distances import capped_distance
 from MDAnalysis.lib.mdamath import triclinic_vectors
 from numpy.typing import NDArray
@@ -91,19 +93,31 @@ def ramachandran(topology_path: str | Path, trajectory_path: str | Path) -> Rama
     times: list[float] = []
     phi: list[NDArray[np.float64]] = []
     psi: list[NDArray[np.float64]] = []
-    for frame in universe.trajectory:
+    for frame in whole_frames(universe, trajectory):
         cell = _cell(frame.dimensions)
         times.append(float(frame.time))
         phi.append(_torsions(frame.positions, phi_atoms, cell))
         psi.append(_torsions(frame.positions, psi_atoms, cell))
-    if len(times) < universe.trajectory.n_frames - 1:
-        raise DataError(
-            f"{trajectory}: frame {len(times) + 1} of {universe.trajectory.n_frames} cannot be "
-            "read; the file is damaged in the middle"
-        )
     return RamachandranResult(
         residues, np.asarray(times), np.stack(phi), np.stack(psi), topology, trajectory
     )
+
+
+def whole_frames(universe: MDAnalysis.Universe, trajectory: Path) -> Iterator[Timestep]:
+    """Yields the frames of an open trajectory; a last one that was cut off is left out.
+
+    Raises:
+        DataError: a frame before the last cannot be read. MDAnalysis itself stops there silently.
+    """
+    n_frames, count = universe.trajectory.n_frames, 0
+    for frame in universe.trajectory:
+        yield frame
+        count += 1
+    if count < n_frames - 1:
+        raise DataError(
+            f"{trajectory}: frame {count + 1} of {n_frames} cannot be read; the file is damaged in "
+            "the middle"
+        )
 
 
 def open_trajectory(topology: Path, trajectory: Path) -> MDAnalysis.Universe:
