@@ -52,6 +52,19 @@ def locked(directory: Path) -> Iterator[None]:
         stream.truncate()
 
 
+def occupants(directory: Path) -> list[str]:
+    """Returns the names of what a directory holds besides a lock; nothing where there is none.
+
+    A lock stays behind where something was refused before it began.
+
+    Args:
+        directory: that may not exist.
+    """
+    if not directory.is_dir():
+        return []
+    return [item.name for item in directory.iterdir() if item.name != LOCK_FILE]
+
+
 def _opened(directory: Path) -> IO[str]:
     try:
         return (directory / LOCK_FILE).open("a+", encoding="utf-8")

@@ -24,7 +24,7 @@ from typing import Any
 
 from trip_mm.errors import RunDirectoryError
 from trip_mm.files import read_json, write_json
-from trip_mm.locking import LOCK_FILE
+from trip_mm.locking import occupants
 from trip_mm.simulation.run_directory import DONE_FILE
 
 RECORD_FILE = "active.json"
@@ -123,7 +123,7 @@ def open_or_create(out: Path, record: dict[str, Any]) -> None:
     """
     path = out / RECORD_FILE
     if not path.exists():
-        if out.is_dir() and any(item.name != LOCK_FILE for item in out.iterdir()):
+        if occupants(out):
             raise RunDirectoryError(
                 f"{out}: is not empty and holds no {RECORD_FILE}; choose another one with --out"
             )

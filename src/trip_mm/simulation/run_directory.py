@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trip_mm.errors import RunDirectoryError
-from trip_mm.locking import LOCK_FILE
+from trip_mm.locking import occupants
 
 RUN_FILE = "run.json"
 METHODS_FILE = "methods.md"
@@ -112,7 +112,7 @@ class RunDirectory:
             RunDirectoryError: the directory holds something already, or cannot be made. The lock
                 of a run that was refused before it began does not count.
         """
-        if path.is_dir() and any(item.name != LOCK_FILE for item in path.iterdir()):
+        if occupants(path):
             if not (path / RUN_FILE).exists():
                 raise RunDirectoryError(
                     f"{path}: is not empty and is no run directory; choose another one with --out"

@@ -13,7 +13,7 @@ import torch
 from trip_mm import __version__
 from trip_mm.errors import RunDirectoryError
 from trip_mm.files import write_json
-from trip_mm.locking import LOCK_FILE
+from trip_mm.locking import occupants
 from trip_mm.potential import TripPotential
 from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore
@@ -144,12 +144,7 @@ def check_run_directory(out: Path, resume: bool) -> None:
         raise RunDirectoryError(
             f"{out}: no {CHECKPOINT} or {_RECORD} to resume from; start without --resume"
         )
-    found = (
-        [path for path in out.iterdir() if SPOOL not in path.name and path.name != LOCK_FILE]
-        if out.exists()
-        else []
-    )
-    if not resume and found:
+    if not resume and any(SPOOL not in name for name in occupants(out)):
         raise RunDirectoryError(
             f"{out}: is not empty; give another --out, or --resume to continue the run in it"
         )
