@@ -6,10 +6,9 @@ from pathlib import Path
 import MDAnalysis
 import numpy as np
 from MDAnalysis.analysis.rdf import InterRDF
-from MDAnalysis.lib.mdamath import triclinic_vectors
 from numpy.typing import NDArray
 
-from trip_mm.analysis.torsions import open_trajectory, whole_frames
+from trip_mm.analysis.torsions import lattice_vectors, open_trajectory, whole_frames
 from trip_mm.errors import ConfigError, DataError
 
 WATER_OXYGENS = "water and name O*"
@@ -184,10 +183,9 @@ def _frames(universe: MDAnalysis.Universe, trajectory: Path) -> tuple[NDArray[np
     """Returns the time of each frame in ps and half the shortest cell height of all, A."""
     times, heights = [], []
     for frame in whole_frames(universe, trajectory):
-        dimensions = frame.dimensions
-        if dimensions is None or not np.all(dimensions[:3] > 0):
+        cell = lattice_vectors(frame.dimensions)
+        if cell is None:
             raise DataError(f"{trajectory}: has no periodic cell; g(r) needs the density of one")
-        cell = triclinic_vectors(dimensions).astype(np.float64)
         heights.append(1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0).max())
         times.append(float(frame.time))
     return np.array(times), 0.5 * float(min(heights))

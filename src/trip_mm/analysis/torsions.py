@@ -94,7 +94,7 @@ def ramachandran(topology_path: str | Path, trajectory_path: str | Path) -> Rama
     phi: list[NDArray[np.float64]] = []
     psi: list[NDArray[np.float64]] = []
     for frame in whole_frames(universe, trajectory):
-        cell = _cell(frame.dimensions)
+        cell = lattice_vectors(frame.dimensions)
         times.append(float(frame.time))
         phi.append(_torsions(frame.positions, phi_atoms, cell))
         psi.append(_torsions(frame.positions, psi_atoms, cell))
@@ -160,7 +160,7 @@ def _structure(topology: Path) -> str | app.PDBxFile:
     return str(topology)
 
 
-def _cell(dimensions: NDArray[np.float32] | None) -> NDArray[np.float64] | None:
+def lattice_vectors(dimensions: NDArray[np.float32] | None) -> NDArray[np.float64] | None:
     """Returns the lattice vectors in A as rows, `[3, 3]`, or None for an open system.
 
     Args:
@@ -199,7 +199,7 @@ def _peptide_bonds(
     if len(carbons) == 0 or len(nitrogens) == 0:
         return []
     dimensions = carbons.dimensions
-    cell = _cell(dimensions)
+    cell = lattice_vectors(dimensions)
     ends = [carbons.positions.astype(np.float64), nitrogens.positions.astype(np.float64)]
     if cell is not None:
         fractional = [positions @ np.linalg.inv(cell) for positions in ends]
