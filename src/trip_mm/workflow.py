@@ -11,6 +11,7 @@ from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
 from trip_mm.simulation.checks import check_stages, check_structure, check_velocities
 from trip_mm.simulation.execution import execute, prepare
+from trip_mm.simulation.extension import lengthen
 from trip_mm.simulation.plan import RunOptions, RunPlan, load_configs, make_plan, resolve_backend_of
 from trip_mm.simulation.platforms import moved_platform
 from trip_mm.simulation.precision_checks import with_precision_checks
@@ -80,6 +81,7 @@ def run(
 def resume(
     run_dir: str | Path,
     *,
+    until: str | None = None,
     backend: str | None = None,
     platform: str | None = None,
     threads: int | None = None,
@@ -89,6 +91,8 @@ def resume(
 
     Args:
         run_dir: directory of the run.
+        until: total duration of the last stage, such as `100 ps`, if it is to become longer than
+            planned; a finished run then goes on from its end.
         backend: another force backend of TrIP than the run began with.
         platform: another OpenMM platform; the random numbers then are new ones. Double precision
             stays double.
@@ -96,25 +100,38 @@ def resume(
         progress: is told what happens; None for the logger `trip_mm`.
 
     Returns:
-        The run directory. A finished run is left as it is.
+        The run directory. A finished run that is long enough is left as it is.
 
     Raises:
         TripError: what is wrong, where, and what to do.
     """
     listener = progress or logging_progress()
     directory = RunDirectory.open(Path(run_dir))
-    if directory.finished:
-        listener.message(f"{directory.path}: is finished; there is nothing to resume")
-        return directory.path
+    if directory.finished and until is None:
+        return _nothing_to_resume(directory, listener)
     with locked(directory.path):
         plan = RunPlan.from_dict(read_json(directory.path / RUN_FILE))
+        chosen = plan
         if platform is not None or threads is not None:
-            plan = replace(plan, platform=moved_platform(plan.platform, platform, threads))
+            chosen = replace(chosen, platform=moved_platform(plan.platform, platform, threads))
         if backend is not None:
-            plan = replace(plan, backend=resolve_backend_of(plan, backend))
+            chosen = replace(chosen, backend=resolve_backend_of(plan, backend))
         check_models(plan, directory.path)
         structure = load_structure(directory.path / STRUCTURE_FILE)
-        execute(directory, plan, structure, listener, analyze_torsions)
+        if until is not None:
+            lengthened = lengthen(directory, plan, structure, until)
+            if directory.finished:
+                return _nothing_to_resume(directory, listener)
+            chosen = replace(chosen, stages=lengthened.stages, protocol=lengthened.protocol)
+        execute(directory, chosen, structure, listener, analyze_torsions)
+    return directory.path
+
+
+def _nothing_to_resume(directory: RunDirectory, listener: ProgressListener) -> Path:
+    listener.message(
+        f"{directory.path}: is finished; there is nothing to resume (--until makes its last stage "
+        "longer)"
+    )
     return directory.path
 
 

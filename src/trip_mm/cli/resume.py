@@ -1,4 +1,4 @@
-"""`trip-mm resume`: continues an interrupted run."""
+"""`trip-mm resume`: continues an interrupted run, or a finished one for longer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,10 @@ import typer
 
 def command(
     run_dir: Annotated[Path, typer.Argument(help="Directory of the run.")],
+    until: Annotated[
+        str | None,
+        typer.Option(help="Total duration of the last stage, such as '100 ps', to make it longer."),
+    ] = None,
     backend: Annotated[
         str | None, typer.Option(help="Another force backend of TrIP than before.")
     ] = None,
@@ -16,12 +20,17 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Another number of CPU threads.")] = None,
 ) -> None:
-    """Continue an interrupted run to the exact step."""
+    """Continue an interrupted run to the exact step, or a finished one until a longer duration."""
     from trip_mm.cli.run_output import finish, listener
     from trip_mm.workflow import resume
 
     finish(
         lambda: resume(
-            run_dir, backend=backend, platform=platform, threads=threads, progress=listener()
+            run_dir,
+            until=until,
+            backend=backend,
+            platform=platform,
+            threads=threads,
+            progress=listener(),
         )
     )

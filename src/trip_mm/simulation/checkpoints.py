@@ -148,18 +148,30 @@ def restore_outputs(directory: StageDirectory, progress: Progress | None) -> Non
     Raises:
         RunDirectoryError: a file is shorter than it was at the checkpoint.
     """
+    if progress is not None:
+        check_outputs(directory, progress)
     sizes = {} if progress is None else progress.output_bytes
     for path in output_files(directory):
         size = sizes.get(path.name, 0)
         if size == 0:
             path.unlink(missing_ok=True)
-            continue
-        if not path.exists() or path.stat().st_size < size:
+        else:
+            os.truncate(path, size)
+
+
+def check_outputs(directory: StageDirectory, progress: Progress) -> None:
+    """Checks that trajectory and tables still hold what they held at a checkpoint.
+
+    Raises:
+        RunDirectoryError: a file is missing or shorter than it was.
+    """
+    for path in output_files(directory):
+        size = progress.output_bytes.get(path.name, 0)
+        if size and (not path.exists() or path.stat().st_size < size):
             raise RunDirectoryError(
                 f"{path}: is shorter than when the checkpoint was written; restore it, or delete "
                 f"the directory {directory.path} to repeat this stage with `trip-mm resume`"
             )
-        os.truncate(path, size)
 
 
 def restore_context(simulation: app.Simulation, checkpoint: StageCheckpoint) -> str | None:
