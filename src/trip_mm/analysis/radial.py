@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trip_mm.analysis.torsions import lattice_vectors, open_trajectory, whole_frames
 from trip_mm.errors import ConfigError, DataError
+from trip_mm.simulation.contacts import cell_heights
 
 WATER_OXYGENS = "water and name O*"
 
@@ -186,6 +187,6 @@ def _frames(universe: MDAnalysis.Universe, trajectory: Path) -> tuple[NDArray[np
         cell = lattice_vectors(frame.dimensions)
         if cell is None:
             raise DataError(f"{trajectory}: has no periodic cell; g(r) needs the density of one")
-        heights.append(1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0).max())
+        heights.append(cell_heights(cell).min())
         times.append(float(frame.time))
     return np.array(times), 0.5 * float(min(heights))

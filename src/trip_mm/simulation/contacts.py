@@ -9,7 +9,7 @@ IntArray = NDArray[np.int64]
 
 
 def cell_heights(box_vectors: FloatArray) -> FloatArray:
-    """Returns the three perpendicular heights of a cell, nm `[3]`."""
+    """Returns the three perpendicular heights of a cell `[3]`, in the unit of its vectors."""
     heights: FloatArray = 1.0 / np.linalg.norm(np.linalg.inv(box_vectors), axis=0)
     return heights
 

@@ -67,11 +67,6 @@ def technical_failure(where: str, error: Exception, run_dir: Path) -> BackendErr
     )
 
 
-def box_heights(box_vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the perpendicular heights of a box, `[3]`, in the unit of its vectors."""
-    return np.asarray(1.0 / np.linalg.norm(np.linalg.inv(box_vectors), axis=0))
-
-
 def save_crash(directory: StageDirectory, topology: app.Topology, crash: Crash) -> None:
     """Writes `crash/before.{pdb,xml}` and `crash/crash.{pdb,xml}` into a stage directory.
 

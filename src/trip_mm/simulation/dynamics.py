@@ -30,9 +30,9 @@ from trip_mm.simulation.committee_reporter import (
     kcal_per_mol_angstrom,
     load_stage_committee,
 )
+from trip_mm.simulation.contacts import cell_heights
 from trip_mm.simulation.crash import (
     Crash,
-    box_heights,
     is_cell_too_small,
     is_not_finite,
     is_technical,
@@ -269,7 +269,7 @@ class DynamicsRun:
         if is_cell_too_small(problem):
             box = after.box_vectors if before is None else before.box_vectors
             assert box is not None
-            heights = ", ".join(f"{h:.2f}" for h in box_heights(box) * NM_TO_ANGSTROM)
+            heights = ", ".join(f"{h:.2f}" for h in cell_heights(box) * NM_TO_ANGSTROM)
             return CellTooSmallError(
                 f"{where}: the box has become too small; its last heights were {heights} A "
                 f"({problem}); {saved}; start from a larger box"
