@@ -23,6 +23,8 @@ class BuiltStructure:
         box_vectors: nm `[3, 3]`, rows are lattice vectors; None if not periodic.
         n_solute_atoms: the first atoms, those that are neither water nor ion.
         net_charge: formal charge in e, ions included.
+        added_atoms: heavy atoms that the structure file lacks, as `CB of ALA 2 of chain A`; their
+            positions are modelled.
     """
 
     topology: app.Topology
@@ -30,6 +32,7 @@ class BuiltStructure:
     box_vectors: FloatArray | None
     n_solute_atoms: int
     net_charge: int
+    added_atoms: tuple[str, ...] = ()
 
 
 def build_structure(config: SystemConfig, seed: int) -> BuiltStructure:
@@ -43,6 +46,7 @@ def build_structure(config: SystemConfig, seed: int) -> BuiltStructure:
         UnsupportedSystemError: the structure cannot be built; what, where and what to do.
     """
     solute = _build_solute(config, seed)
+    added_atoms = solute.added_atoms
     if config.solvent is not None:
         solute = solvate(solute, config.solvent, seed)
     if solute.box_vectors is not None:
@@ -55,6 +59,7 @@ def build_structure(config: SystemConfig, seed: int) -> BuiltStructure:
         solute.box_vectors,
         _count_solute_atoms(solute.topology),
         solute.net_charge,
+        added_atoms,
     )
 
 

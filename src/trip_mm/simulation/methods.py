@@ -104,6 +104,11 @@ def _system_paragraph(structure: BuiltStructure) -> str:
     else:
         text += f" in {n_rest} molecules or ions"
     text += f"; net charge {structure.net_charge:+d}." if structure.net_charge else "."
+    if structure.added_atoms:
+        text += (
+            " PDBFixer modelled heavy atoms that the structure file lacks: "
+            f"{'; '.join(structure.added_atoms)}."
+        )
     if structure.box_vectors is None:
         return text + " There are no periodic boundaries."
     rows = "; ".join(

@@ -41,12 +41,14 @@ class Solute:
         positions: nm `[n_atoms, 3]`.
         net_charge: formal charge in e.
         box_vectors: nm `[3, 3]`, rows are lattice vectors; None without a box.
+        added_atoms: heavy atoms that the structure file lacks, as `CB of ALA 2 of chain A`.
     """
 
     topology: app.Topology
     positions: FloatArray
     net_charge: int
     box_vectors: FloatArray | None = None
+    added_atoms: tuple[str, ...] = ()
 
 
 def positions_nm(positions: unit.Quantity) -> FloatArray:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ _logger = logging.getLogger("trip_mm")
 def build_from_file(path: Path, ph: float, seed: int) -> Solute:
     """Reads a PDB or mmCIF file, adds missing heavy atoms of residues and hydrogens at a pH.
 
-    Heavy atoms that had to be added are named in a warning of the log.
+    Heavy atoms that had to be added are named in a warning of the log and in the result.
 
     Raises:
         UnsupportedSystemError: unreadable, residues missing from the chain, residues that are no
@@ -45,12 +46,14 @@ def build_from_file(path: Path, ph: float, seed: int) -> Solute:
     _refuse_unknown_residues(fixer.topology, where)
     _refuse_missing_residues(fixer, where)
     fixer.findMissingAtoms()
-    _report_missing_atoms(fixer, where)
+    added = _missing_atoms(fixer)
+    if added:
+        _logger.warning("%s lacks heavy atoms, which are added: %s", where, "; ".join(added))
     fixer.addMissingAtoms(seed=seed)
     box = _box_vectors(fixer.topology)
     _refuse_unknown_atoms(fixer.topology, where)
     built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
-    return Solute(built.topology, built.positions, built.net_charge, box)
+    return replace(built, box_vectors=box, added_atoms=added)
 
 
 def _read(path: Path, where: str) -> PDBFixer:
@@ -73,8 +76,8 @@ def _read(path: Path, where: str) -> PDBFixer:
     return fixer
 
 
-def _report_missing_atoms(fixer: PDBFixer, where: str) -> None:
-    """Tells which heavy atoms the file lacks; their positions are guesses."""
+def _missing_atoms(fixer: PDBFixer) -> tuple[str, ...]:
+    """Names the heavy atoms that the file lacks, residue by residue."""
     added = [
         f"{', '.join(atom.name for atom in atoms)} of {_residue_label(residue)}"
         for residue, atoms in fixer.missingAtoms.items()
@@ -83,8 +86,7 @@ def _report_missing_atoms(fixer: PDBFixer, where: str) -> None:
         f"{', '.join(names)} of {_residue_label(residue)}"
         for residue, names in fixer.missingTerminals.items()
     ]
-    if added:
-        _logger.warning("%s lacks heavy atoms, which are added: %s", where, "; ".join(added))
+    return tuple(added)
 
 
 def _refuse_unknown_atoms(topology: app.Topology, where: str) -> None:
