@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rdkit import Chem
 
 from trip_mm.errors import ConfigError, EvaluationError, RunDirectoryError, UnsupportedSystemError
 from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral
@@ -18,11 +19,17 @@ from trip_mm.geometry.potentials import PotentialSpec
 from trip_mm.locking import locked
 from trip_mm.torsion import drive_tasks, filters, metrics
 from trip_mm.torsion.benchmark import benchmark
+from trip_mm.torsion.drawing import _without_plain_hydrogens
 from trip_mm.torsion.drive import DriveResult, DriveSettings, Outcome, run_benchmark
 from trip_mm.torsion.metrics import RecordScore, boltzmann_distance, position_error, score
 from trip_mm.torsion.profile import Profile
 from trip_mm.torsion.record_sets import RecordSet
-from trip_mm.torsion.records import DrivenPoints, TorsionRecord, mapped_smiles
+from trip_mm.torsion.records import (
+    DrivenPoints,
+    TorsionRecord,
+    mapped_smiles,
+    mol_from_mapped_smiles,
+)
 from trip_mm.torsion.reference import mirror_image
 from trip_mm.torsion.summary import differences, plain_smiles, summarize
 from trip_mm.units import BOLTZMANN_CONSTANT, EV_TO_KCAL_PER_MOL, KCAL_PER_MOL_TO_EV
@@ -244,6 +251,21 @@ def test_everything_is_accounted_for_and_written(
     assert "trip-mm torsion drive made-up" in report
     check_page((tmp_path / "profiles.html").read_text())
     assert len(done.summaries) == 4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pictures_show_the_stereoisomer_of_the_record(seed: int) -> None:
+    centres = "C[C@H](O)[C@@H](C)N"
+    mol = Chem.AddHs(Chem.MolFromSmiles(centres))
+    order = np.random.default_rng(seed).permutation(mol.GetNumAtoms())
+    smiles = mapped_smiles(Chem.RenumberAtoms(mol, order.tolist()))
+    chain = Chem.MolFromSmarts("[H]O[CX4][CX4]")
+    dihedral = mol_from_mapped_smiles(smiles).GetSubstructMatch(chain)
+    shown = _without_plain_hydrogens(mol_from_mapped_smiles(smiles), dihedral)
+    assert [a.GetAtomicNum() for a in shown.GetAtoms()].count(1) == 1
+    places = {a.GetIntProp("driven"): a.GetSymbol() for a in shown.GetAtoms()}
+    assert [places[number] for number in (1, 2, 3, 4)] == ["H", "O", "C", "C"]
+    assert Chem.MolToSmiles(Chem.RemoveHs(shown)) == Chem.CanonSmiles(centres)
 
 
 def check_page(text: str) -> None:

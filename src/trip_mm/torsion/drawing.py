@@ -132,6 +132,25 @@ def legend_svg(number: int) -> str:
     )
 
 
+def _without_plain_hydrogens(mol: Chem.Mol, dihedral: Dihedral) -> Chem.Mol:
+    """Returns the molecule with those hydrogens alone that are part of the dihedral.
+
+    The property `driven` of an atom is its place in the dihedral, 1 to 4, and 0 elsewhere. RDKit
+    removes the hydrogens: the sense of a stereocentre depends on the order of its neighbours.
+    """
+    copy = Chem.Mol(mol)
+    for atom in copy.GetAtoms():
+        place = 1 + dihedral.index(atom.GetIdx()) if atom.GetIdx() in dihedral else 0
+        atom.SetIntProp("driven", place)
+        atom.SetAtomMapNum(place)
+    parameters: Any = Chem.RemoveHsParameters()
+    parameters.removeMapped = False
+    shown = Chem.RemoveHs(copy, parameters)
+    for atom in shown.GetAtoms():
+        atom.SetAtomMapNum(0)
+    return shown
+
+
 def molecule_svg(smiles: str, dihedral: Dihedral, width: int = 200, height: int = 170) -> str:
     """Draws a molecule with the driven torsion marked; hydrogens only where they are part of it.
 
@@ -141,23 +160,7 @@ def molecule_svg(smiles: str, dihedral: Dihedral, width: int = 200, height: int 
         width: pixels.
         height: pixels.
     """
-    mol = mol_from_mapped_smiles(smiles)
-    for atom in mol.GetAtoms():
-        atom.SetAtomMapNum(0)
-        index = atom.GetIdx()
-        atom.SetIntProp("driven", 1 + dihedral.index(index) if index in dihedral else 0)
-    editable = Chem.RWMol(mol)
-    plain = [
-        atom.GetIdx()
-        for atom in mol.GetAtoms()
-        if atom.GetAtomicNum() == 1 and atom.GetIdx() not in dihedral and atom.GetDegree() == 1
-    ]
-    for index in sorted(plain, reverse=True):
-        neighbor = editable.GetAtomWithIdx(index).GetNeighbors()[0]
-        neighbor.SetNumExplicitHs(neighbor.GetNumExplicitHs() + 1)
-        editable.RemoveAtom(index)
-    shown = editable.GetMol()
-    Chem.SanitizeMol(shown)
+    shown = _without_plain_hydrogens(mol_from_mapped_smiles(smiles), dihedral)
     rdDepictor.Compute2DCoords(shown)
     place = {a.GetIntProp("driven"): a.GetIdx() for a in shown.GetAtoms() if a.GetIntProp("driven")}
     atoms = [place[number] for number in (1, 2, 3, 4)]
