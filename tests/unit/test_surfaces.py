@@ -355,6 +355,9 @@ class TestCurves:
             save_potential(new_potential("trip-s"), file)
         names = {Subject(parse_potential(str(file))).file_name for file in files}
         assert len(names) == 2
+        # Their figures are kept by label: one would stand in the rows of both.
+        with pytest.raises(ConfigError, match=r"both called TrIP m in tables"):
+            subjects_of([parse_potential(str(file)) for file in files], [])
 
 
 class TestWater:

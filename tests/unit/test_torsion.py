@@ -225,6 +225,21 @@ def test_comparison_writes_everything_and_continues(
         compare_potentials(butane, replace(settings, step_deg=30), tmp_path / "out", lines.append)
 
 
+def test_potentials_that_tables_cannot_tell_apart_are_refused(
+    butane: Molecule, tmp_path: Path
+) -> None:
+    same_name = tuple(PotentialSpec("trip", f"{folder}/m.safetensors") for folder in ("a", "b"))
+    for relaxed, single, named in (
+        ((GFN2, GFN2), (), "potential gfn2 is given twice"),
+        (same_name, (), r"trip:a/m.safetensors and trip:b/m.safetensors are both called TrIP m"),
+        ((GFN2,), same_name, "both called TrIP m"),
+    ):
+        settings = ScanSettings(BUTANE, relaxed, single, 60)
+        with pytest.raises(ConfigError, match=named):
+            compare_potentials(butane, settings, tmp_path / "out", print)
+    assert not (tmp_path / "out").exists()
+
+
 def test_failing_single_points_are_counted(
     butane: Molecule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

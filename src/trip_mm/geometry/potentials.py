@@ -12,7 +12,7 @@ A potential is named by a short text, as on the command line:
 | `amber14` | the force field, for molecules that it has templates for |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +99,25 @@ def parse_potential(text: str) -> PotentialSpec:
         f"potential {text!r} is unknown; use trip:MODEL, gfn2, FUNCTIONAL/BASIS such as "
         "wb97x/6-31g*, openmm-ml:MODEL or amber14"
     )
+
+
+def check_distinct(specs: Sequence[PotentialSpec]) -> None:
+    """Refuses potentials that tables and files could not tell apart.
+
+    Raises:
+        ConfigError: one is given twice, or two model files have the same name.
+    """
+    known: dict[str, PotentialSpec] = {}
+    for spec in specs:
+        other = known.get(spec.label)
+        known[spec.label] = spec
+        if other == spec:
+            raise ConfigError(f"potential {spec} is given twice; name each once")
+        if other is not None:
+            raise ConfigError(
+                f"{other} and {spec} are both called {spec.label} in tables and files; rename or "
+                "copy one of them"
+            )
 
 
 def bind(spec: PotentialSpec, molecule: Molecule) -> EnergyFunction:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trip_mm.errors import ConfigError, EvaluationError, UnsupportedSystemError
 from trip_mm.geometry.molecule import Molecule
-from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy
+from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, check_distinct
 from trip_mm.torsion.scan import Journal
 
 
@@ -58,7 +58,8 @@ def subjects_of(specs: Sequence[PotentialSpec], switched_off: Sequence[str]) -> 
     """Lists the potentials, each TrIP model followed by itself without each of the terms.
 
     Raises:
-        ConfigError: a potential or term twice, no such term, or terms but no TrIP model.
+        ConfigError: a potential or term twice, two models of one name, no such term, or terms but
+            no TrIP model.
     """
     from trip_mm.surfaces.ablations import check_term
 
@@ -66,13 +67,14 @@ def subjects_of(specs: Sequence[PotentialSpec], switched_off: Sequence[str]) -> 
         check_term(term)
     if switched_off and not any(spec.kind == "trip" for spec in specs):
         raise ConfigError("--switch-off: terms belong to TrIP, and no potential is a TrIP model")
+    check_distinct(specs)
     subjects: list[Subject] = []
     for spec in specs:
         subjects.append(Subject(spec))
         if spec.kind == "trip":
             subjects.extend(Subject(spec, term) for term in switched_off)
     if len(set(subjects)) < len(subjects):
-        raise ConfigError("a potential or a term is given twice")
+        raise ConfigError("a term is given twice")
     return tuple(subjects)
 
 

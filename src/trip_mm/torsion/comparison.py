@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trip_mm import __version__
 from trip_mm.errors import DataError, EvaluationError
 from trip_mm.geometry.molecule import Molecule, to_xyz
-from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy
+from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, check_distinct
 from trip_mm.torsion.batched import BATCHED, batched_scan
 from trip_mm.torsion.dihedrals import Dihedral, describe
 from trip_mm.torsion.plots import plot_profiles
@@ -78,10 +78,12 @@ def compare_potentials(
         announce: is given lines on progress.
 
     Raises:
-        ConfigError: an unknown potential, or a directory that holds another scan.
+        ConfigError: an unknown potential, two of one name, or a directory that holds another scan.
         UnsupportedSystemError: a potential that cannot know the molecule.
         DataError: a potential failed at all but one angle.
     """
+    for specs in (settings.relaxed, settings.single_points):
+        check_distinct(specs)
     for spec in (*settings.relaxed, *settings.single_points):
         bind(spec, molecule)  # refuses before anything runs
     out.mkdir(parents=True, exist_ok=True)

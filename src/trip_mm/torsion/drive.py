@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trip_mm.errors import ConfigError, DataError
-from trip_mm.geometry.potentials import PotentialSpec
+from trip_mm.geometry.potentials import PotentialSpec, check_distinct
 from trip_mm.locking import locked
 from trip_mm.torsion.comparison import model_sha256, potential_file_name
 from trip_mm.torsion.drive_tasks import BY_POINT, MODES, RELAXED_MODES, DriveTask, Entry, run_task
@@ -119,9 +119,7 @@ def run_benchmark(
     """
     if settings.mode not in MODES:
         raise ConfigError(f"mode {settings.mode!r} is unknown; use {' or '.join(MODES)}")
-    labels = [spec.label for spec in settings.potentials]
-    if len(set(labels)) != len(labels):
-        raise ConfigError(f"the potentials {', '.join(labels)} are not all different")
+    check_distinct(settings.potentials)
     admitted, skipped = admit(dataset.records, settings.elements)
     admitted.sort(key=lambda record: len(record.molecule().atomic_numbers))
     found: list[Outcome] = []
