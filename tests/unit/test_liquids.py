@@ -140,6 +140,18 @@ def test_an_ideal_gas_has_no_structure(tmp_path: Path) -> None:
     assert rdf_of(tmp_path, skip_ps=50.0).n_frames == 10
 
 
+def test_one_solute_atom_among_waters(tmp_path: Path) -> None:
+    grid = 3.0 * np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    write_waters(tmp_path, np.stack([grid + 0.1] * 2), [12.0] * 2)
+    found = rdf_of(tmp_path, first="resid 1 and name O", second="name O", bin_width=0.1, r_max=5.9)
+    assert (found.n_first, found.n_second) == (1, 64)
+    row = int(np.argmin(np.abs(found.distances - 4.0)))
+    assert found.coordination[row] == pytest.approx(6.0)
+    # The solute does not count as its own neighbour: 63 partners in 1728 A^3.
+    volumes = 4.0 / 3.0 * math.pi * np.diff((np.arange(len(found.g) + 1) * 0.1) ** 3)
+    assert float((found.g * volumes)[: row + 1].sum() * 63 / 1728.0) == pytest.approx(6.0)
+
+
 def test_refusals_of_the_radial_distribution(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     write_waters(tmp_path, rng.uniform(0.0, 12.0, size=(3, 20, 3)), [12.0, 12.0, 11.0])
@@ -147,7 +159,8 @@ def test_refusals_of_the_radial_distribution(tmp_path: Path) -> None:
         ({"r_max": 5.8}, ConfigError, r"beyond half the shortest cell height \(5\.50 A\)"),
         ({"skip_ps": 9.0}, ConfigError, "the frames span 2 ps"),
         ({"bin_width": 0.0}, ConfigError, "must be positive"),
-        ({"first": "name Q"}, DataError, "finds atoms of 0 residues"),
+        ({"first": "name Q"}, DataError, "'name Q' finds no atoms"),
+        ({"first": "resid 1", "second": "resid 1"}, DataError, "atoms of one residue"),
         ({"first": "nonsense ("}, ConfigError, "is not understood"),
     ):
         with pytest.raises(error, match=message):

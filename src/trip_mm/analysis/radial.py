@@ -105,6 +105,7 @@ def radial_distribution(
         raise ConfigError("bin width must be positive and the time to skip not negative")
     universe = open_trajectory(topology, trajectory)
     first, second = (_select(universe, text) for text in (settings.first, settings.second))
+    _check_pairs(first, second, settings)
     times, half_height = _frames(universe, trajectory)
     start = int(np.searchsorted(times, times[0] + settings.skip_ps - 1e-6))
     if start >= len(times):
@@ -172,12 +173,19 @@ def _select(universe: MDAnalysis.Universe, text: str) -> MDAnalysis.AtomGroup:
         atoms = universe.select_atoms(text)
     except (MDAnalysis.SelectionError, AttributeError) as error:
         raise ConfigError(f"selection {text!r} is not understood by MDAnalysis: {error}") from error
-    if len(atoms.residues) < 2:
-        raise DataError(
-            f"selection {text!r} finds atoms of {len(atoms.residues)} residues; a radial "
-            "distribution needs two or more (the default counts oxygens of water)"
-        )
+    if len(atoms) == 0:
+        raise DataError(f"selection {text!r} finds no atoms (the default counts oxygens of water)")
     return atoms
+
+
+def _check_pairs(
+    first: MDAnalysis.AtomGroup, second: MDAnalysis.AtomGroup, settings: RadialSettings
+) -> None:
+    if len((first | second).residues) < 2:
+        raise DataError(
+            f"selections {settings.first!r} and {settings.second!r} find atoms of one residue; a "
+            "radial distribution counts pairs of different ones"
+        )
 
 
 def _frames(universe: MDAnalysis.Universe, trajectory: Path) -> tuple[NDArray[np.float64], float]:
