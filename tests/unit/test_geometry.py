@@ -16,6 +16,7 @@ from trip_mm.errors import (
 )
 from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral, turning_atoms, wrapped
 from trip_mm.geometry.molecule import Molecule, changed_bonds, read_molecule, to_xyz
+from trip_mm.geometry.openmm_topology import built_structure
 from trip_mm.geometry.potentials import bind, bind_energy, parse_potential
 from trip_mm.geometry.relax import HeldDihedral, relax
 from trip_mm.model.trip import TripConfig
@@ -162,6 +163,38 @@ def test_pdb_files_keep_their_atoms_and_get_bond_orders(tmp_path: Path) -> None:
     (tmp_path / "heavy.pdb").write_text("".join(heavy))
     with pytest.raises(UnsupportedSystemError, match="no hydrogens"):
         read_molecule(tmp_path / "heavy.pdb")
+
+
+def renumbered(lines: list[str], path: Path) -> Molecule:
+    numbered = [f"{line[:6]}{number:5d}{line[11:]}" for number, line in enumerate(lines, 1)]
+    path.write_text("".join(numbered) + "END\n")
+    return read_molecule(path)
+
+
+def test_residues_are_told_apart_by_insertion_code(tmp_path: Path) -> None:
+    source = Path(__file__).parents[1] / "data" / "ala3" / "ala3.pdb"
+    lines = [line for line in source.read_text().splitlines(True) if line.startswith("ATOM")]
+    codes = {"1": " ", "2": "A", "3": "B"}
+    same = [f"{line[:22]}   1{codes[line[22:26].strip()]}{line[27:]}" for line in lines]
+    spec = parse_potential("amber14")
+    energies = []
+    for name, atoms in (("plain", lines), ("codes", same)):
+        molecule = renumbered(atoms, tmp_path / f"{name}.pdb")
+        energies.append(bind(spec, molecule)(molecule.positions)[0])
+    assert energies[1] == pytest.approx(energies[0], abs=1e-9)
+
+
+def test_hydrogens_at_the_end_of_a_file_stay_where_they_are(tmp_path: Path) -> None:
+    amber_dipeptide(tmp_path)
+    text = (tmp_path / "dipeptide.pdb").read_text().splitlines(keepends=True)
+    lines = [line for line in text if line.startswith(("ATOM", "HETATM"))]
+    lines.sort(key=lambda line: line[76:78] == " H")
+    molecule = renumbered(lines, tmp_path / "end.pdb")
+    built = built_structure(molecule)
+    numbers = [atom.element.atomic_number for atom in built.topology.atoms()]
+    assert numbers == molecule.atomic_numbers.tolist()
+    with pytest.raises(UnsupportedSystemError, match="No template found"):
+        bind(parse_potential("amber14"), molecule)
 
 
 def test_density_functional_energy_alone_is_the_same() -> None:
