@@ -1,16 +1,20 @@
 """Making reference sets: recipe, mirror images, resume."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from trip_mm.checkpoint import new_potential, save_potential
 from trip_mm.errors import ConfigError, DataError, RunDirectoryError
-from trip_mm.geometry.dihedral import dihedral_angle
-from trip_mm.geometry.molecule import read_molecule
+from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral
+from trip_mm.geometry.molecule import Molecule, read_molecule
+from trip_mm.geometry.relax import HeldDihedral, Relaxed
 from trip_mm.locking import locked
-from trip_mm.torsion import scan
+from trip_mm.torsion import reference, scan
 from trip_mm.torsion.record_files import read_hdf5
 from trip_mm.torsion.record_sets import open_set, shipped_sets
 from trip_mm.torsion.reference import is_mirrored, load_recipe, make_reference, mirror_image
@@ -64,6 +68,32 @@ def test_a_reference_is_made_and_continued(tmp_path: Path, monkeypatch: pytest.M
         make_reference(load_recipe(path), tmp_path / "out", Workers(), lines.append)
     again = make_reference(load_recipe(path), tmp_path / "out", Workers(), lines.append)
     assert np.array_equal(read_hdf5(again.path)[0].points.energies, energies)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("field", ["geometries", "energies"])
+def test_journals_of_another_model_of_the_same_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    def relaxed(molecule: Molecule, evaluate: object, held: HeldDihedral) -> Relaxed:
+        turned = set_dihedral(molecule, held.atoms, held.angle_deg)
+        return Relaxed(turned, 0.0, np.zeros_like(turned), 1)
+
+    def bound(spec: object, molecule: Molecule) -> Callable[[NDArray[np.float64]], float]:
+        return lambda positions: 0.0
+
+    monkeypatch.setattr(scan, "relax", relaxed)
+    monkeypatch.setattr(reference, "bind", bound)
+    monkeypatch.setattr(reference, "bind_energy", bound)
+    file = tmp_path / "own.safetensors"
+    path = recipe(tmp_path, "peroxide,OO,[H]OO[H],120\n", "energies: gfn1\n")
+    text = path.read_text()
+    path.write_text(re.sub(rf"{field}: gfn\d", f"{field}: trip:{file}", text))
+    for seed in (0, 1):
+        save_potential(new_potential("trip-s", seed), file)
+        if seed == 0:
+            make_reference(load_recipe(path), tmp_path / "out", Workers(), print)
+    with pytest.raises(ConfigError, match="holds results of other settings"):
+        make_reference(load_recipe(path), tmp_path / "out", Workers(), print)
 
 
 @pytest.mark.parametrize(

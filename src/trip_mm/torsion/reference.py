@@ -30,6 +30,7 @@ from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
 from trip_mm.locking import locked
+from trip_mm.torsion.comparison import model_sha256
 from trip_mm.torsion.dihedrals import Dihedral, dihedral_from_indices, dihedral_from_smarts
 from trip_mm.torsion.record_files import write_hdf5
 from trip_mm.torsion.records import (
@@ -299,6 +300,7 @@ def _relaxed_points(task: ReferenceTask, molecule: Molecule, dihedral: Dihedral)
         "step_deg": task.step_deg,
         "potential": str(task.geometries),
         "seed": task.seed,
+        **_model(task.geometries),
     }
     journal = Journal(task.journals / f"{task.record_id}.journal", identity)
     step = journaled_step(molecule, bind(task.geometries, molecule), dihedral, angles, journal)
@@ -315,6 +317,11 @@ def _relaxed_points(task: ReferenceTask, molecule: Molecule, dihedral: Dihedral)
         np.array([points[angle][0] for angle in angles]),
         np.array([points[angle][1] for angle in angles]),
     )
+
+
+def _model(spec: PotentialSpec) -> dict[str, object]:
+    """What a potential depends on beside its name: another model may come to bear the same one."""
+    return {"sha256": model_sha256(spec)} if spec.kind == "trip" else {}
 
 
 def _sweep_once(
@@ -356,6 +363,7 @@ def _single_points(
         "geometries": np.round(points.energies, 6).tolist(),
         "potential": str(task.energies),
         "dihedral": list(dihedral),
+        **_model(task.energies),
     }
     journal = Journal(task.journals / f"{task.record_id}.single-points.journal", identity)
     evaluate = bind_energy(task.energies, molecule)
