@@ -88,6 +88,18 @@ def test_changed_bonds_names_torn_and_new(butane: Molecule) -> None:
     assert (4, 13) in [pair[:2] for pair in changed_bonds(butane, fused)]
 
 
+def test_bridgeheads_close_to_each_other_are_no_new_bond() -> None:
+    pentane = read_molecule("C1C2CC1C2")  # bicyclo[1.1.1]pentane: 1.9 A across
+    assert (1, 3) not in pentane.bonds
+    assert np.linalg.norm(pentane.positions[1] - pentane.positions[3]) < 1.97
+    assert changed_bonds(pentane, pentane.positions) == []
+    # Ends of a chain that come as close were not so before: they have made a ring.
+    ring, chain = read_molecule("C1CC1"), read_molecule("CCC")
+    moved = chain.positions.copy()
+    moved[:3] = ring.positions[:3]
+    assert (0, 2) in [(i, j) for i, j, _ in changed_bonds(chain, moved)]
+
+
 @pytest.mark.parametrize(
     ("text", "canonical", "label"),
     [

@@ -180,7 +180,9 @@ def changed_bonds(
     """Finds bonds that are torn and contacts that have become bonds.
 
     Atoms count as bonded up to 0.45 A beyond the sum of their covalent radii; what is bonded by
-    that measure is compared with the bonds of the molecule.
+    that measure is compared with the bonds of the molecule. Two neighbours of one atom that are as
+    close in the molecule's own geometry, as the bridgeheads of bicyclo[1.1.1]pentane, are no new
+    bond.
 
     Args:
         molecule: names the bonds.
@@ -191,12 +193,17 @@ def changed_bonds(
     """
     table = Chem.GetPeriodicTable()
     radii = np.array([table.GetRcovalent(int(z)) for z in molecule.atomic_numbers])
-    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    close = distances < radii[:, None] + radii[None] + BOND_TOLERANCE
+    reach = radii[:, None] + radii[None] + BOND_TOLERANCE
+    distances, before = (
+        np.linalg.norm(points[:, None] - points[None], axis=-1)
+        for points in (positions, molecule.positions)
+    )
+    close = distances < reach
     bonded = np.zeros_like(close)
     for i, j in molecule.bonds:
         bonded[i, j] = bonded[j, i] = True
-    differ = np.triu(close != bonded, k=1)
+    strained = (bonded.astype(np.int64) @ bonded > 0) & (before < reach)
+    differ = np.triu((close != bonded) & (bonded | ~strained), k=1)
     return [(int(i), int(j), float(distances[i, j])) for i, j in np.argwhere(differ)]
 
 
