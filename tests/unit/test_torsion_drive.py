@@ -235,7 +235,12 @@ def test_everything_is_accounted_for_and_written(
     assert row["rmse_kcal_per_mol"] == pytest.approx(0.2 * np.sqrt(0.5), abs=1e-6)
     assert row["barrier_error_kcal_per_mol"] == pytest.approx(0.4, abs=1e-6)
     assert pq.read_table(tmp_path / "points.parquet").num_rows == 4 * 6
-    assert json.loads((tmp_path / "summary.json").read_text())["dataset"] == "made-up"
+    text = (tmp_path / "summary.json").read_text()
+    document = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert document["dataset"] == "made-up"
+    first = document["summaries"][0]["scores"]
+    assert first["rmsd_angstrom"]["mean"] == {"value": None, "low": None, "high": None}
+    assert first["rmse_kcal_per_mol"]["mean"]["value"] > 0.0
 
     report = (tmp_path / "report.md").read_text()
     columns = [

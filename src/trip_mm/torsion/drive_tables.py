@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 from trip_mm.errors import MissingDependencyError
 from trip_mm.files import write_atomically
@@ -36,6 +38,8 @@ def write_tables(
 ) -> None:
     """Writes `results.parquet`, `points.parquet` and `summary.json`, each complete or not at all.
 
+    In `summary.json` what is not defined is null.
+
     Raises:
         MissingDependencyError: pyarrow is not installed.
     """
@@ -53,7 +57,17 @@ def write_tables(
         "summaries": [summary.to_dict() for summary in summaries],
         "differences": [vars(one) | {"mean": vars(one.mean)} for one in compared],
     }
-    write_atomically(out / "summary.json", (json.dumps(document, indent=2) + "\n").encode())
+    text = json.dumps(_without_nan(document), indent=2, allow_nan=False)
+    write_atomically(out / "summary.json", (text + "\n").encode())
+
+
+def _without_nan(value: Any) -> Any:
+    """Returns JSON values with null for what is not defined; NaN is no JSON."""
+    if isinstance(value, dict):
+        return {key: _without_nan(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(own) for own in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _write_parquet(path: Path, rows: list[Row]) -> None:
