@@ -81,6 +81,16 @@ def test_files_hold_the_whole_record(record: TorsionRecord, tmp_path: Path) -> N
     assert len(open_set(str(tmp_path / "a.json")).records) == 1
 
 
+def test_grids_from_0_to_360_are_the_same_grids(record: TorsionRecord, tmp_path: Path) -> None:
+    write_json(tmp_path / "set.json", [record])
+    document = json.loads((tmp_path / "set.json").read_text())
+    entry = document["records"][0]
+    entry["angles_deg"] = [angle % 360.0 for angle in entry["angles_deg"]]
+    assert max(entry["angles_deg"]) > 180.0
+    (tmp_path / "turned.json").write_text(json.dumps(document))
+    assert_same(read_json(tmp_path / "turned.json")[0], record)
+
+
 def test_damaged_files_are_refused(record: TorsionRecord, tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     write_hdf5(path, [record])

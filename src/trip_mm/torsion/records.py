@@ -40,9 +40,12 @@ class DrivenPoints:
         return len(self.angles_deg)
 
     def sorted(self) -> "DrivenPoints":
-        """Returns the points by ascending angle."""
-        order = np.argsort(self.angles_deg)
-        return DrivenPoints(self.angles_deg[order], self.energies[order], self.positions[order])
+        """Returns the points by ascending angle, each within (-180, 180]."""
+        angles = np.array(
+            [a if -180.0 < a <= 180.0 else wrapped(a) for a in self.angles_deg.tolist()]
+        )
+        order = np.argsort(angles, kind="stable")
+        return DrivenPoints(angles[order], self.energies[order], self.positions[order])
 
 
 @dataclass(frozen=True)
