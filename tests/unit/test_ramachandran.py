@@ -294,6 +294,25 @@ def test_caps_count_as_neighbours(ala3: tuple[Path, Path], tmp_path: Path) -> No
     assert ramachandran(capped, trajectory).residues == ("ALA2",)
 
 
+def test_the_first_alternate_location_counts(ala3: tuple[Path, Path], tmp_path: Path) -> None:
+    lines = [line for line in ala3[0].read_text().splitlines(True) if line.startswith("ATOM")]
+    doubled = []
+    for line in lines:
+        if line[22:26].strip() == "2" and line[12:16].strip() in ("N", "CA", "CB"):
+            doubled.append(f"{line[:16]}A{line[17:]}")
+            doubled.append(f"{line[:16]}B{line[17:30]}{float(line[30:38]) + 0.4:8.3f}{line[38:]}")
+        else:
+            doubled.append(line)
+    crystal = tmp_path / "crystal.pdb"
+    crystal.write_text("".join(doubled) + "END\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a PDB file has no times
+        found, plain = (ramachandran(file, file) for file in (crystal, ala3[0]))
+    assert found.residues == ("ALA2",)
+    np.testing.assert_allclose(found.phi_deg, plain.phi_deg)
+    np.testing.assert_allclose(found.psi_deg, plain.psi_deg)
+
+
 def test_two_chains_with_the_same_numbers(ala3: tuple[Path, Path], tmp_path: Path) -> None:
     universe = open_quietly(ala3[0])
     other = universe.copy()

@@ -220,15 +220,17 @@ def _backbone_torsions(
     """Finds the residues with both torsions and the atoms of each, `[n_residues, 4]` twice.
 
     Neighbours in the chain are found by their C-N bond in the first frame, not by numbering:
-    insertion codes, chain breaks, caps and cyclic peptides come out right.
+    insertion codes, chain breaks, caps and cyclic peptides come out right. Of alternate locations
+    the first one of each residue counts.
     """
-    atoms = universe.atoms
+    atoms = _first_locations(universe.atoms)
+    counted = set(atoms.indices.tolist())
     bonds = _peptide_bonds(atoms[atoms.names == "C"], atoms[atoms.names == "N"])
     previous_carbon = {nitrogen: carbon for carbon, nitrogen in bonds}
     next_nitrogen = dict(bonds)
     residues, phi_atoms, psi_atoms = [], [], []
     for alpha in atoms[atoms.names == "CA"]:
-        members = {atom.name: atom.index for atom in alpha.residue.atoms}
+        members = {a.name: a.index for a in alpha.residue.atoms if a.index in counted}
         nitrogen, carbon = members.get("N"), members.get("C")
         if nitrogen in previous_carbon and carbon in next_nitrogen:
             residues.append(alpha.residue)
@@ -240,6 +242,21 @@ def _backbone_torsions(
             "between two peptide bonds (zwitterionic dialanine, water and ligands have none)"
         )
     return _residue_names(residues), np.asarray(phi_atoms), np.asarray(psi_atoms)
+
+
+def _first_locations(atoms: MDAnalysis.AtomGroup) -> MDAnalysis.AtomGroup:
+    """Returns the atoms without alternate locations but the first of each residue."""
+    codes = getattr(atoms, "altLocs", None)
+    if codes is None:
+        return atoms
+    kept = np.ones(len(atoms), dtype=bool)
+    first: dict[tuple[str, int, str], str] = {}
+    for index in np.flatnonzero(codes != ""):
+        residue = atoms[index].residue
+        # Not the residue itself: residues that share a place differ in name alone.
+        place = (residue.segid, residue.resid, _insertion_code(residue))
+        kept[index] = first.setdefault(place, codes[index]) == codes[index]
+    return atoms[kept]
 
 
 def _residue_names(residues: list[MDAnalysis.core.groups.Residue]) -> tuple[str, ...]:
