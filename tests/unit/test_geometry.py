@@ -20,7 +20,7 @@ from trip_mm.geometry.openmm_topology import built_structure
 from trip_mm.geometry.potentials import bind, bind_energy, parse_potential
 from trip_mm.geometry.relax import HeldDihedral, relax
 from trip_mm.model.trip import TripConfig
-from trip_mm.units import EV_TO_KCAL_PER_MOL
+from trip_mm.units import EV_TO_KCAL_PER_MOL, KJ_PER_MOL_TO_EV
 
 SYSTEMS = Path(__file__).parents[2] / "systems"
 BUTANE = (0, 1, 2, 3)
@@ -218,13 +218,35 @@ def test_density_functional_energy_alone_is_the_same() -> None:
 
 def test_potentials_refuse_what_they_cannot_know() -> None:
     ion = read_molecule("[NH4+]")
-    for name in ("trip-gfn2-s", "gfn2"):
+    for name in ("trip-gfn2-s", "gfn2", "openmm-ml:trip-gfn2-s"):
         with pytest.raises(UnsupportedSystemError, match="charge"):
             bind(parse_potential(name), ion)
     with pytest.raises(UnsupportedElementError, match="F"):
         bind(parse_potential("trip-gfn2-s"), read_molecule("CF"))
     with pytest.raises(UnsupportedSystemError, match="Amber14"):
         bind(parse_potential("amber14"), read_molecule("CCO"))
+
+
+def test_models_of_openmm_ml_are_told_the_charge() -> None:
+    mlpotential = pytest.importorskip("openmmml.mlpotential")
+    import openmm
+
+    class Impl(mlpotential.MLPotentialImpl):  # type: ignore[misc, name-defined]
+        def addForces(self, topology, system, atoms, forceGroup, charge=0, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            force = openmm.CustomExternalForce(str(float(charge)))
+            force.addParticle(0)
+            system.addForce(force)
+
+    class Factory(mlpotential.MLPotentialImplFactory):  # type: ignore[misc, name-defined]
+        def createImpl(self, name, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            return Impl()
+
+    mlpotential.MLPotential.registerImplFactory("told", Factory())
+    spec = parse_potential("openmm-ml:told")
+    for smiles, charge in (("[NH4+]", 1), ("[OH-]", -1), ("O", 0)):
+        molecule = read_molecule(smiles)
+        energy = bind(spec, molecule)(molecule.positions)[0]
+        assert energy == pytest.approx(charge * KJ_PER_MOL_TO_EV)
 
 
 def test_relaxation_reaches_the_minimum_that_ase_finds(butane: Molecule) -> None:

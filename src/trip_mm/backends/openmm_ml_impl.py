@@ -9,7 +9,7 @@ from openmm import app
 from openmmml.mlpotential import MLPotentialImpl
 
 from trip_mm.backends.openmm_force import Backend, Precision, add_trip_force
-from trip_mm.errors import BackendError, ConfigError
+from trip_mm.errors import BackendError, ConfigError, UnsupportedSystemError
 from trip_mm.precision import PrecisionCheck
 
 # Options of MLPotential.createMixedSystem that openmm-ml hands through to every potential.
@@ -34,6 +34,7 @@ class TripPotentialImpl(MLPotentialImpl):
         forceGroup: int,
         backend: Backend = "auto",
         precision: Precision | PrecisionCheck | None = None,
+        charge: int = 0,
         **args: Any,
     ) -> None:
         """Adds the potential, and the bonds that make OpenMM count molecules, to a System.
@@ -46,10 +47,12 @@ class TripPotentialImpl(MLPotentialImpl):
             forceGroup: force group of the new forces.
             backend: as `add_trip_force`.
             precision: as `add_trip_force`.
+            charge: net charge, as other models take it; TrIP knows 0 only.
             args: options of embeddings, without a meaning here.
 
         Raises:
             ConfigError: an option that neither TrIP nor an embedding knows.
+            UnsupportedSystemError: a net charge.
             BackendError: the backend does not work here, or not with `interpolate=True`.
             TripError: whatever else `add_trip_force` refuses.
         """
@@ -58,6 +61,11 @@ class TripPotentialImpl(MLPotentialImpl):
             raise ConfigError(
                 f"TrIP potentials have no option {', '.join(unknown)}; they know backend and "
                 "precision"
+            )
+        if charge != 0:
+            raise UnsupportedSystemError(
+                f"net charge {charge:+d}, and TrIP knows no charge; use a neutral form or another "
+                "potential"
             )
         ml_atoms = None if atoms is None else list(atoms)
         if system.getNumParticles() > 0:

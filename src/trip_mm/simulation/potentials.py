@@ -193,7 +193,9 @@ def _openmm_ml_system(structure: BuiltStructure, name: str) -> openmm.System:
             "documentation lists them"
         ) from error
     try:
-        system = potential.createSystem(structure.topology)
+        # Models that know charges take the molecule for neutral unless told; others do not listen.
+        told = {"charge": structure.net_charge} if structure.net_charge else {}
+        system = potential.createSystem(structure.topology, **told)
     except ImportError as error:
         raise MissingDependencyError(
             f"openmm-ml:{name} needs a package that is not installed ({error}); install it, or use "
