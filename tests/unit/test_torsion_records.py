@@ -144,6 +144,27 @@ def test_sdf(record: TorsionRecord, tmp_path: Path) -> None:
     assert found.level == "A/B"
 
 
+def test_sdf_points_may_differ_in_e_and_z(tmp_path: Path) -> None:
+    with Chem.SDWriter(str(tmp_path / "a.sdf")) as writer:
+        for angle, smiles in enumerate((r"CC/C=N/C", r"CC/C=N\C")):
+            mol = Chem.Mol(read_molecule(smiles).rdkit)
+            tags = {"record_id": "x", "dihedral": "0 1 2 3", "energy_ev": "1", "angle_deg": angle}
+            for key, value in tags.items():
+                mol.SetProp(key, str(value))
+            writer.write(mol)
+    (found,) = open_set(str(tmp_path / "a.sdf")).records
+    assert found.points is not None
+    assert found.points.angles_deg.tolist() == [0.0, 1.0]
+    with Chem.SDWriter(str(tmp_path / "b.sdf")) as writer:
+        for smiles in ("CC[C@H](O)N", "CC[C@@H](O)N"):
+            mol = Chem.Mol(read_molecule(smiles).rdkit)
+            for key, value in tags.items():
+                mol.SetProp(key, str(value))
+            writer.write(mol)
+    with pytest.raises(DataError, match="record 2: other atoms or order"):
+        open_set(str(tmp_path / "b.sdf"))
+
+
 @pytest.mark.parametrize(
     ("tags", "named"),
     [

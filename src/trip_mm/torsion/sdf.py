@@ -61,10 +61,10 @@ def read_sdf(path: Path) -> list[TorsionRecord]:
 def _record(path: Path, key: str, members: list[tuple[int, Chem.Mol]]) -> TorsionRecord:
     first = members[0][1]
     dihedral = _dihedral(path, members[0][0], first)
-    smiles = mapped_smiles(first)
+    smiles, graph = mapped_smiles(first), _graph(first)
     angles, energies, positions = [], [], []
     for number, mol in members:
-        if mapped_smiles(mol) != smiles:
+        if _graph(mol) != graph:
             raise DataError(f"{path}: record {number}: other atoms or order than in drive {key}")
         geometry = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
         positions.append(geometry)
@@ -76,6 +76,15 @@ def _record(path: Path, key: str, members: list[tuple[int, Chem.Mol]]) -> Torsio
     points = DrivenPoints(np.array(angles), np.array(energies), np.array(positions)).sorted()
     geometry_level = _tag(first, "geometry_level") or level
     return TorsionRecord(key, path.name, smiles, dihedral, points, level, geometry_level)
+
+
+def _graph(mol: Chem.Mol) -> str:
+    """Returns mapped SMILES without E and Z, which may change along a drive (an amidine's N-H)."""
+    copy = Chem.Mol(mol)
+    for bond in copy.GetBonds():
+        bond.SetStereo(Chem.BondStereo.STEREONONE)
+        bond.SetBondDir(Chem.BondDir.NONE)
+    return mapped_smiles(copy)
 
 
 def _tag(mol: Chem.Mol, name: str) -> str:
