@@ -258,6 +258,30 @@ def test_everything_is_accounted_for_and_written(
     assert len(done.summaries) == 4
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"smiles": "OO"}, "every atom, hydrogens included, needs a map number"),
+        ({"dihedral": (3, 1, 2, 4)}, "dihedral 3,1,2,4 with 4 atoms, counted from 0"),
+    ],
+)
+def test_records_that_cannot_be_read_do_not_stop_the_others(
+    peroxide: TorsionRecord,
+    made_up_potentials: list[str],
+    tmp_path: Path,
+    change: dict[str, object],
+    reason: str,
+) -> None:
+    damaged = replace(peroxide, record_id="damaged", **change)  # type: ignore[arg-type]
+    settings = DriveSettings((GFN2,), "single-point", ELEMENTS, n_resamples=10)
+    benchmark(RecordSet("made-up", (damaged, peroxide)), settings, tmp_path, ONE, quiet)
+    rows = {r["record_id"]: r for r in pq.read_table(tmp_path / "results.parquet").to_pylist()}
+    assert (rows["peroxide"]["status"], rows["damaged"]["status"]) == ("done", "skipped")
+    assert rows["damaged"]["reason"] == filters.UNREADABLE
+    assert reason in rows["damaged"]["detail"]
+    assert rows["damaged"]["torsion_class"] is None
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_pictures_show_the_stereoisomer_of_the_record(seed: int) -> None:
     centres = "C[C@H](O)[C@@H](C)N"

@@ -1,6 +1,7 @@
 """Torsion sets: records, our files, OpenFF collections, SDF, ForceBalance, openff-toolkit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -329,8 +330,12 @@ def bare(record_id: str, smiles: str) -> TorsionRecord:
 
 
 def test_every_record_is_admitted_or_has_a_reason(record: TorsionRecord) -> None:
+    assert record.points is not None
+    turned = replace(record.points, angles_deg=record.points.angles_deg + 8.0)
     records = [
         record,
+        replace(record, record_id="one", dihedral=(3, 1, 2, 4)),
+        replace(record, record_id="off", points=turned),
         bare("f", "[H:1][F:2]"),
         bare("q", "[H:1][O-:2]"),
         bare("x", "OO"),
@@ -341,6 +346,8 @@ def test_every_record_is_admitted_or_has_a_reason(record: TorsionRecord) -> None
     admitted, skipped = filters.admit(records, elements)
     assert [r.record_id for r in admitted] == ["r1"]
     assert {s.record.record_id: s.reason for s in skipped} == {
+        "one": filters.UNREADABLE,
+        "off": filters.OFF_GRID,
         "f": filters.ELEMENT,
         "q": filters.CHARGE,
         "x": filters.UNREADABLE,

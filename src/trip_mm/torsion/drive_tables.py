@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trip_mm.errors import MissingDependencyError
+from trip_mm.errors import DataError, MissingDependencyError
 from trip_mm.files import write_atomically
 from trip_mm.torsion.classes import torsion_class
 from trip_mm.torsion.drive import DriveResult, Outcome
@@ -127,10 +127,16 @@ def _describe(record: TorsionRecord) -> Row:
 
 
 def class_of(record: TorsionRecord) -> str | None:
-    """Returns the class of the driven torsion; None while it is not known."""
+    """Returns the class of the driven torsion; None where the record does not name it."""
     if record.dihedral is None:
         return None
-    return torsion_class(mol_from_mapped_smiles(record.smiles), record.dihedral)
+    try:
+        mol = mol_from_mapped_smiles(record.smiles)
+    except DataError:
+        return None  # left out before any potential, with this reason
+    if not all(0 <= atom < mol.GetNumAtoms() for atom in record.dihedral):
+        return None
+    return torsion_class(mol, record.dihedral)
 
 
 def point_rows(result: DriveResult) -> list[Row]:

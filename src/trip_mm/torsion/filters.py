@@ -8,7 +8,9 @@ from rdkit import Chem
 
 from trip_mm.elements import SYMBOLS, atomic_number
 from trip_mm.errors import ConfigError, DataError, TripError, UnsupportedElementError
-from trip_mm.torsion.records import TorsionRecord, mol_from_mapped_smiles
+from trip_mm.geometry.dihedral import dihedral_angle, wrapped
+from trip_mm.torsion.dihedrals import Dihedral
+from trip_mm.torsion.records import DrivenPoints, TorsionRecord, mol_from_mapped_smiles
 
 DEFAULT_ELEMENTS = "H,C,N,O"
 
@@ -19,6 +21,10 @@ SEVERAL = "several separate molecules"
 UNREADABLE = "unreadable"
 NO_GEOMETRY = "no reference geometry"
 NO_PROFILE = "fewer than three grid points"
+OFF_GRID = "geometries not at their grid angles"
+
+_OFF_GRID_DEG = 5.0
+"""Constrained optimizers keep a dihedral angle within a degree; more is another dihedral."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ def admit(
     """Separates the records that can be benchmarked from those that cannot, with the reason.
 
     The first of these that holds counts: unreadable, an element outside the set, a net charge,
-    unpaired electrons, several molecules, no reference geometry, fewer than three grid points.
+    unpaired electrons, several molecules, no reference geometry, fewer than three grid points,
+    geometries whose dihedral angle is not that of the grid.
 
     Raises:
         ConfigError: two records have the same id.
@@ -97,6 +104,19 @@ def _objection(record: TorsionRecord, elements: frozenset[int]) -> tuple[str, st
         record.molecule()
     except TripError as error:
         return UNREADABLE, str(error)
+    return _off_grid(record.points, record.dihedral)
+
+
+def _off_grid(points: DrivenPoints, dihedral: Dihedral) -> tuple[str, str] | None:
+    """Catches dihedrals counted from 1, whose drive would be another one."""
+    atoms = ",".join(map(str, dihedral))
+    n_atoms = points.positions.shape[1]
+    if len(set(dihedral)) != 4 or not all(0 <= atom < n_atoms for atom in dihedral):
+        return UNREADABLE, f"dihedral {atoms} with {n_atoms} atoms, counted from 0"
+    for angle, positions in zip(points.angles_deg.tolist(), points.positions, strict=True):
+        own = dihedral_angle(positions, dihedral)
+        if not abs(wrapped(own - angle)) <= _OFF_GRID_DEG:
+            return OFF_GRID, f"dihedral {atoms}, counted from 0, is {own:.1f} at {angle:g} degrees"
     return None
 
 
