@@ -104,8 +104,7 @@ def radial_distribution(
     if settings.bin_width <= 0.0 or settings.skip_ps < 0.0:
         raise ConfigError("bin width must be positive and the time to skip not negative")
     universe = open_trajectory(topology, trajectory)
-    first, second = (_select(universe, text) for text in (settings.first, settings.second))
-    _check_pairs(first, second, settings)
+    first, second = _selections(universe, settings)
     times, half_height = _frames(universe, trajectory)
     start = int(np.searchsorted(times, times[0] + settings.skip_ps - 1e-6))
     if start >= len(times):
@@ -178,14 +177,16 @@ def _select(universe: MDAnalysis.Universe, text: str) -> MDAnalysis.AtomGroup:
     return atoms
 
 
-def _check_pairs(
-    first: MDAnalysis.AtomGroup, second: MDAnalysis.AtomGroup, settings: RadialSettings
-) -> None:
+def _selections(
+    universe: MDAnalysis.Universe, settings: RadialSettings
+) -> tuple[MDAnalysis.AtomGroup, MDAnalysis.AtomGroup]:
+    first, second = (_select(universe, text) for text in (settings.first, settings.second))
     if len((first | second).residues) < 2:
         raise DataError(
             f"selections {settings.first!r} and {settings.second!r} find atoms of one residue; a "
             "radial distribution counts pairs of different ones"
         )
+    return first, second
 
 
 def _frames(universe: MDAnalysis.Universe, trajectory: Path) -> tuple[NDArray[np.float64], float]:
