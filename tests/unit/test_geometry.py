@@ -297,6 +297,17 @@ def test_relaxation_that_tears_a_bond_is_an_error() -> None:
         relax(water, repelling)
 
 
+def test_singular_coordinates_are_an_error_of_the_relaxation(
+    butane: Molecule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def singular(*arguments: object, **options: object) -> None:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr("geometric.optimize.Optimize", singular)
+    with pytest.raises(RelaxationError, match="geomeTRIC: Singular matrix"):
+        relax(butane, lambda positions: (0.0, np.zeros_like(positions)))
+
+
 def test_failing_evaluation_reaches_the_caller(butane: Molecule) -> None:
     def failing(positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         raise EvaluationError("SCF did not converge")

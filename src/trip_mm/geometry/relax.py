@@ -159,23 +159,22 @@ def _optimize(
             numbers = " ".join(str(index + 1) for index in held.atoms)
             text = f"$set\ndihedral {numbers} {held.angle_deg:.10f}"
             constraints, values = parse_constraints(frame, text)
-        coordinates = DelocalizedInternalCoordinates(
-            frame,
-            build=True,
-            connect=False,
-            addcart=False,
-            constraints=constraints,
-            cvals=values[0],
-        )
         settings = {**CONVERGENCE, "maxiter": MAX_ITERATIONS, "enforce": _ENFORCE_BELOW_RAD}
         engine = _Engine(frame)
         flat = molecule.positions.ravel() * ANGSTROM_TO_BOHR
         try:
+            coordinates = DelocalizedInternalCoordinates(
+                frame, build=True, connect=False, addcart=False, constraints=constraints,
+                cvals=values[0],
+            )  # fmt: skip
             progress = Optimize(
                 flat, frame, coordinates, engine, scratch, OptParams(**settings), print_info=False
             )
         except GeometricError as error:
             raise RelaxationError(f"did not converge: {str(error).strip() or error!r}") from error
+        except np.linalg.LinAlgError as error:
+            # Singular internal coordinates, such as a bond angle that has become straight.
+            raise RelaxationError(f"geomeTRIC: {error}") from error
     return np.asarray(progress.xyzs[-1], dtype=np.float64), engine.n_evaluations
 
 

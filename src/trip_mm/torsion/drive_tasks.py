@@ -70,9 +70,6 @@ def relaxations(task: DriveTask) -> list[Entry]:
             entries.append({"reason": NO_ENERGY, "detail": str(error)})
         except RelaxationError as error:
             entries.append({"reason": _relaxation_reason(str(error)), "detail": str(error)})
-        except np.linalg.LinAlgError as error:
-            # Singular internal coordinates, such as a bond angle that has become straight.
-            entries.append({"reason": NOT_RELAXED, "detail": f"geomeTRIC: {error}"})
         else:
             entries.append(_relaxed_entry(found))
     return entries
