@@ -9,9 +9,15 @@ from numpy.typing import NDArray
 from scipy import constants
 
 import trip_mm
+from trip_mm.cli.frequencies import _print_table
 from trip_mm.elements import masses_of
 from trip_mm.errors import ConfigError, UnsupportedSystemError
-from trip_mm.geometry.frequencies import frequencies_at, relaxed_frequencies, write_frequencies
+from trip_mm.geometry.frequencies import (
+    Frequencies,
+    frequencies_at,
+    relaxed_frequencies,
+    write_frequencies,
+)
 from trip_mm.geometry.hessian import bind_hessian, hessian_by_differences
 from trip_mm.geometry.molecule import Molecule, read_molecule
 from trip_mm.geometry.potentials import bind, parse_potential
@@ -251,3 +257,10 @@ def test_conversions() -> None:
     assert per_cm(1.0) == pytest.approx(SQRT_EV_PER_AMU_ANGSTROM2_TO_INVERSE_CM, rel=1e-9)
     # 1 kcal/mol is 349.755 cm^-1.
     assert pytest.approx(349.755, abs=1e-3) == EV_TO_INVERSE_CM / EV_TO_KCAL_PER_MOL
+
+
+def test_the_table_names_the_molecule_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    pyrrole = read_molecule("c1cc[nH]c1")
+    vibrations = harmonic_analysis(pyrrole, np.eye(3 * pyrrole.n_atoms))
+    _print_table(Frequencies(GFN2, vibrations, 0.0, 0.0, "analytic"), None, None)
+    assert "c1cc[nH]c1 (C4H5N)" in capsys.readouterr().out

@@ -68,10 +68,12 @@ def _wavenumber(value: float) -> str:
 def _print_table(
     found: "Frequencies", compared: "Frequencies | None", pairs: "MatchedModes | None"
 ) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     molecule = found.vibrations.molecule
-    table = Table(title=f"{molecule.name} ({molecule.formula}): harmonic wavenumbers, cm^-1")
+    name = escape(molecule.name)  # SMILES have atoms in brackets
+    table = Table(title=f"{name} ({molecule.formula}): harmonic wavenumbers, cm^-1")
     headers = ["mode", found.spec.label, "reduced mass (u)"]
     if compared is not None:
         headers += [compared.spec.label, "difference", "overlap"]
