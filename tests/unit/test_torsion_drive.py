@@ -19,7 +19,7 @@ from trip_mm.geometry.potentials import PotentialSpec
 from trip_mm.locking import locked
 from trip_mm.torsion import drive_tasks, filters, metrics
 from trip_mm.torsion.benchmark import benchmark
-from trip_mm.torsion.drawing import _without_plain_hydrogens
+from trip_mm.torsion.drawing import _without_plain_hydrogens, molecule_svg
 from trip_mm.torsion.drive import DriveResult, DriveSettings, Outcome, run_benchmark
 from trip_mm.torsion.metrics import RecordScore, boltzmann_distance, position_error, score
 from trip_mm.torsion.profile import Profile
@@ -295,6 +295,11 @@ def test_pictures_show_the_stereoisomer_of_the_record(seed: int) -> None:
     places = {a.GetIntProp("driven"): a.GetSymbol() for a in shown.GetAtoms()}
     assert [places[number] for number in (1, 2, 3, 4)] == ["H", "O", "C", "C"]
     assert Chem.MolToSmiles(Chem.RemoveHs(shown)) == Chem.CanonSmiles(centres)
+
+
+def test_pictures_of_improper_dihedrals() -> None:
+    ammonia = "[N:1]([H:2])([H:3])[H:4]"
+    assert molecule_svg(ammonia, (1, 0, 2, 3)).startswith("<svg")
 
 
 def check_page(text: str) -> None:

@@ -164,7 +164,9 @@ def molecule_svg(smiles: str, dihedral: Dihedral, width: int = 200, height: int 
     rdDepictor.Compute2DCoords(shown)
     place = {a.GetIntProp("driven"): a.GetIdx() for a in shown.GetAtoms() if a.GetIntProp("driven")}
     atoms = [place[number] for number in (1, 2, 3, 4)]
-    bonds = [shown.GetBondBetweenAtoms(one, other).GetIdx() for one, other in pairwise(atoms)]
+    # An improper dihedral has pairs that are not bonded.
+    found = [shown.GetBondBetweenAtoms(one, other) for one, other in pairwise(atoms)]
+    bonds = [bond.GetIdx() for bond in found if bond is not None]
     canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
     options: Any = canvas.drawOptions()
     options.clearBackground = False
