@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from trip_mm.cli.main import app
 from trip_mm.elements import formula
 from trip_mm.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
 from trip_mm.locking import locked
-from trip_mm.training import fit
+from trip_mm.training import fit, plots, preparation
 from trip_mm.training.ablation import VARIANTS, ablate, variant_config
 from trip_mm.training.config import load_training_config
 from trip_mm.training.formats_write import FileHeader, write_conformations
@@ -28,6 +31,7 @@ from trip_mm.training.preparation import load_data, resolve_model_config
 from trip_mm.training.processes import Processes
 from trip_mm.training.progress import TrainingBar
 from trip_mm.training.record import Place
+from trip_mm.training.statistics import energy_statistics
 from trip_mm.training.trainer import train
 
 LONE = {1: -10.0, 8: -100.0}
@@ -122,6 +126,24 @@ def test_resume_equals_uninterrupted_to_the_last_bit(tmp_path, data_file):
         {k: v for k, v in row.items() if k not in timed} for row in logs[1]
     ]
     assert [row["step"] for row in logs[0]] == ["4", "8", "12"]
+
+
+def test_a_run_continues_where_the_regression_rounds_otherwise(tmp_path, data_file, monkeypatch):
+    """Another processor gives self energies that differ in the last digit."""
+    config = write_config(tmp_path / "train.yaml", data_file, loss="thesis")
+    values = yaml.safe_load(config.read_text())
+    values["model"]["lone_atoms"] = "trained"
+    config.write_text(yaml.safe_dump(values))
+    with pytest.raises(InterruptedHereError):
+        train(config, tmp_path / "run", report=interrupt_at(8))
+
+    def on_another_processor(*arguments):
+        found = energy_statistics(*arguments)
+        moved = {z: float(np.nextafter(own, 0.0)) for z, own in found.self_energies.items()}
+        return replace(found, self_energies=moved)
+
+    monkeypatch.setattr(preparation, "energy_statistics", on_another_processor)
+    assert train(config, tmp_path / "run", resume=True, report=silent).is_file()
 
 
 def test_two_processes_do_not_train_the_same_run(tmp_path, data_file):

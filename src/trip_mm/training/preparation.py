@@ -138,7 +138,14 @@ def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) ->
         self_energies, model_config.cutoff, config.data.max_force_ev_per_angstrom
     )
     train, validation = _STORAGES[config.data.storage](dataset, config, settings, place, held_out)
-    return TrainingData(train, validation, split, self_energies, dataset.level_of_theory)
+    return TrainingData(
+        train,
+        validation,
+        split,
+        self_energies,
+        dataset.level_of_theory,
+        (train.sha256(), validation.sha256()),
+    )
 
 
 def _refuse_unknown_elements(dataset: Dataset, model_config: TripConfig) -> None:
