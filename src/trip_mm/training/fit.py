@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from trip_mm.checkpoint import read_checkpoint, save_potential
 from trip_mm.errors import CheckpointError
 from trip_mm.files import write_json
 from trip_mm.locking import locked
 from trip_mm.potential import TripPotential
+from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.training.callbacks import (
     Bookkeeping,
     Conclusion,
@@ -70,6 +73,7 @@ def fit_and_export(
     Raises:
         RunDirectoryError: the run to resume is another one, or is trained by another process.
         TrainingError: the loss became infinite.
+        RunInterrupted: SIGTERM asked to stop.
         CheckpointError: a model lies in the directory that has no record of its training.
     """
     data = prepared.data
@@ -131,8 +135,7 @@ def _fit(
         place.out / _LOG,
         place.report,
     )
-    last = place.out / CHECKPOINT
-    checkpoint = TimedCheckpoint(last, config.checkpoint_interval_s)
+    checkpoint = TimedCheckpoint(place.out / CHECKPOINT, config.checkpoint_interval_s)
     conclusion = Conclusion(checkpoint, validation)
     callbacks: list[lightning.Callback] = [
         Bookkeeping(),
@@ -143,17 +146,36 @@ def _fit(
     ]
     place.report(_describe_network(potential, per_epoch, place.processes))
     trainer = _lightning_trainer(config, n_steps, place, callbacks)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(
-            module,
-            train_dataloaders=stream,
-            ckpt_path=str(last) if place.resume and last.is_file() else None,
-            weights_only=True,
-        )
+    _run_loop(trainer, module, stream, place)
     if not conclusion.is_done:
         validation.conclude(trainer, module)
     return module, validation
+
+
+def _run_loop(
+    trainer: lightning.Trainer, module: TrainingModule, stream: BatchStream, place: Place
+) -> None:
+    """Trains from the start or from the last checkpoint.
+
+    Raises:
+        RunInterrupted: SIGTERM asked to stop, after which Lightning exits as if all was done.
+    """
+    last = place.out / CHECKPOINT
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        try:
+            trainer.fit(
+                module,
+                train_dataloaders=stream,
+                ckpt_path=str(last) if place.resume and last.is_file() else None,
+                weights_only=True,
+            )
+        except SIGTERMException:
+            raise RunInterrupted(
+                f"{place.out}: stopped by SIGTERM after step {module.steps_done}; the same command "
+                "with --resume continues at the last checkpoint",
+                signal.SIGTERM,
+            ) from None
 
 
 def is_finished(model: Path, config: TrainingConfig) -> bool:
