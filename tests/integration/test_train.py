@@ -22,9 +22,10 @@ from trip_mm.cli.main import app
 from trip_mm.elements import formula
 from trip_mm.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
 from trip_mm.locking import locked
-from trip_mm.training import fit, plots, preparation
+from trip_mm.training import callbacks, fit, plots, preparation
 from trip_mm.training.ablation import VARIANTS, ablate, variant_config
 from trip_mm.training.config import load_training_config
+from trip_mm.training.evaluate import accuracies
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation
 from trip_mm.training.preparation import load_data, resolve_model_config
@@ -170,6 +171,35 @@ def test_a_run_killed_while_it_exports_gives_the_same_model(tmp_path, data_file,
     assert_same_weights(whole, resumed)
     logs = [read_rows(tmp_path / name / "log.csv") for name in ("whole", "killed")]
     assert [[row["step"] for row in rows] for rows in logs] == [["4", "8", "10"]] * 2
+
+
+def test_a_run_killed_while_it_draws_still_gets_its_pictures(tmp_path, data_file, monkeypatch):
+    config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 4})
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "plot_learning_curve", raise_interrupted)
+        with pytest.raises(InterruptedHereError):
+            train(config, tmp_path / "out", report=silent)
+    train(config, tmp_path / "out", resume=True, report=silent)
+    for name in ("tiny.safetensors", "accuracy.json", "learning_curve.png", "parity.png"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_a_run_stopped_by_sigterm_does_not_look_finished(tmp_path, data_file, monkeypatch):
+    config = write_config(tmp_path / "train.yaml", data_file)
+    out = tmp_path / "out"
+
+    def killed(predictions):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return accuracies(predictions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "accuracies", killed)
+        result = CliRunner().invoke(app, ["train", str(config), "--out", str(out)])
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM after step 4" in result.output
+    assert not (out / "tiny.safetensors").exists()
+    whole = train(config, tmp_path / "whole", report=silent)
+    assert_same_weights(train(config, out, resume=True, report=silent), whole)
 
 
 def raise_interrupted(*arguments, **settings):

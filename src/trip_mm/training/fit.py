@@ -246,7 +246,10 @@ def _finish(
     record: dict[str, Any],
     place: Place,
 ) -> None:
-    """Evaluates the averaged weights on everything held out, exports and draws."""
+    """Evaluates the averaged weights on everything held out, draws and exports.
+
+    The model comes last: where it lies, a resumed run has nothing left to do.
+    """
     potential = module.potential.to("cpu")
     module.average.copy_to(potential.model)
     predictions = predict(potential, data.validation)
@@ -265,15 +268,17 @@ def _finish(
         "elapsed_s": module.elapsed_s,
         "accuracy": accuracy,
     }
-    potential.name = config.name
-    save_potential(
-        potential, place.out / f"{config.name}.safetensors", metadata={"training": training}
-    )
     write_json(place.out / "accuracy.json", accuracy)
     from trip_mm.training.plots import plot_learning_curve, plot_parity
 
     plot_learning_curve(read_log(place.out / _LOG), place.out / "learning_curve.png")
     plot_parity(predictions, place.out / "parity.png")
+    potential.name = config.name
+    save_potential(
+        potential,
+        place.out / f"{config.name}.safetensors",
+        metadata={"training": training},
+    )
 
 
 def _report(found: dict[str, dict[str, Accuracy]], report: Report) -> None:
