@@ -148,6 +148,7 @@ def _fit(
     trainer = _lightning_trainer(config, n_steps, place, callbacks)
     _run_loop(trainer, module, stream, place)
     if not conclusion.is_done:
+        module.to(trainer.strategy.root_device)  # Lightning has left it, and NCCL knows no other
         validation.conclude(trainer, module)
     return module, validation
 
@@ -250,7 +251,7 @@ def _finish(
 
     The model comes last: where it lies, a resumed run has nothing left to do.
     """
-    potential = module.potential.to("cpu")
+    potential = module.potential.to(config.device)  # Lightning has moved it to the CPU
     module.average.copy_to(potential.model)
     predictions = predict(potential, data.validation)
     found = {"held out": accuracies(predictions)}
@@ -275,7 +276,7 @@ def _finish(
     plot_parity(predictions, place.out / "parity.png")
     potential.name = config.name
     save_potential(
-        potential,
+        potential.to("cpu"),
         place.out / f"{config.name}.safetensors",
         metadata={"training": training},
     )
