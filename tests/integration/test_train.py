@@ -292,6 +292,13 @@ def test_held_out_formulas_are_not_trained_on(tmp_path, data_file):
     assert not formulas(data.train) & formulas(data.validation)
 
 
+def test_holding_out_everything_is_refused(tmp_path, data_file):
+    data = {"files": [str(data_file)], "split": {"by": "random", "validation_fraction": 0.999}}
+    config = write_config(tmp_path / "train.yaml", data_file, data=data)
+    with pytest.raises(DataError, match=r"every conformation .* is held out"):
+        train(config, tmp_path / "out", report=silent)
+
+
 def test_lone_atoms_can_be_trained(tmp_path, data_file):
     config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 2})
     values = yaml.safe_load(config.read_text())

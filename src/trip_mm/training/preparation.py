@@ -53,13 +53,19 @@ def prepare(config: TrainingConfig, model_config: TripConfig, place: Place) -> P
         place: directory of the run, and whom it tells.
 
     Raises:
-        DataError: the data files are missing or inconsistent, or nothing is held out.
+        DataError: the data files are missing or inconsistent, or nothing, or everything, is held
+            out.
     """
     data = load_data(config, model_config, place)
     for line in _describe(data):
         place.report(line)
     if len(data.validation) == 0:
         raise DataError(advise_to_hold_out(data.split))
+    if len(data.train) == 0:
+        raise DataError(
+            "every conformation with energy and forces is held out; lower "
+            "data.split.validation_fraction, or name less in data.split.hold_out"
+        )
     # Repulsion and envelope only: random weights do.
     statistics = energy_statistics(
         data.train, data.self_energies, new_potential(model_config).model
