@@ -31,6 +31,7 @@ from trip_mm.training.losses import LossSettings, energy_force_loss, pseudo_hube
 from trip_mm.training.module import parameter_groups
 from trip_mm.training.preparation import (
     initial_potentials,
+    initial_source,
     load_data,
     resolve_model_config,
 )
@@ -543,6 +544,14 @@ def test_model_settings_are_checked(model, message):
     config = parse_training_config({**VALID, "model": model}, "train.yaml")
     with pytest.raises(ConfigError, match=message):
         resolve_model_config(config)
+
+
+def test_a_missing_checkpoint_is_not_replaced_by_one_of_its_name(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.safetensors").touch()
+    missing = tmp_path / "runs" / "a.safetensors"
+    assert initial_source(missing) == str(missing)
+    assert initial_source(tmp_path / "runs" / "trip-gfn2-s") == "trip-gfn2-s"
 
 
 def test_elements_may_be_symbols():

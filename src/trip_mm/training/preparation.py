@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trip_mm.checkpoint import load_potential, new_potential
+from trip_mm.checkpoint import load_potential, new_potential, registry
 from trip_mm.committee import load_committee
 from trip_mm.elements import SYMBOLS, atomic_number
 from trip_mm.errors import ConfigError, DataError, UnsupportedElementError
@@ -264,7 +264,8 @@ def _initial_members(config: TrainingConfig) -> tuple[TripPotential, ...]:
 
 def initial_source(initial: Path) -> str:
     """Returns the checkpoint's path, or the name of a registered model where no such file is."""
-    return str(initial if initial.exists() else initial.name)
+    named = not initial.exists() and initial.name in registry()
+    return initial.name if named else str(initial)
 
 
 def freeze(potential: TripPotential, parts: tuple[str, ...]) -> None:
