@@ -1,5 +1,6 @@
 """Which frames a round labels, and what is cut from them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,20 @@ import pytest
 from trip_mm.active_learning.exploration import driver_of
 from trip_mm.active_learning.layout import RoundDirectory
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig
-from trip_mm.active_learning.rounds import CONVERGED, UNDER_WAY, not_finite_note, round_state
+from trip_mm.active_learning.rounds import (
+    CONVERGED,
+    UNDER_WAY,
+    _check_level,
+    not_finite_note,
+    round_state,
+)
 from trip_mm.active_learning.selection import Frame, _statistics, choose, cut, select
+from trip_mm.errors import ConfigError
 from trip_mm.simulation.committee_reporter import COMMITTEE_COLUMNS
 from trip_mm.training.dataset import Dataset
+from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.sampling_dynamics import Liquid
+from trip_mm.training.sampling_geometry import unlabelled
 
 CELL = np.eye(3) * 20.0
 
@@ -177,3 +187,34 @@ def test_members_drive_in_turn_across_rounds() -> None:
 )
 def test_what_a_round_means(row: dict[str, int], last: bool, expected: str) -> None:
     assert expected in round_state({"n_frames": 9, "n_above": row["n_selected"], **row}, last)
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        ("gfn2", None),
+        ("GFN1-xTB", "GFN2-xTB is not the level of theory of the data"),
+        ("", "do not state the level of theory of their labels"),
+    ],
+)
+def test_new_labels_must_fit_the_data(level: str, message: str | None, tmp_path: Path) -> None:
+    """Training refuses a mixture, too, but only after dynamics and labels have been paid for."""
+    item = unlabelled([8, 1, 1], np.eye(3), "water", "w")
+    labelled = replace(item, energy=-1.0, forces=np.zeros((3, 3)))
+    write_conformations(tmp_path / "data.h5", [labelled], FileHeader("here", level))
+    values = {
+        "name": "levels",
+        "system": "s.yaml",
+        "protocol": "p.yaml",
+        "committee": "c.json",
+        "data": [str(tmp_path / "data.h5")],
+        "dynamics": {"compare_every": "1 fs"},
+        "selection": {"above": "2 kcal/mol/A"},
+        "training": {"budget": {"max_steps": 1}},
+    }
+    recipe = ActiveRecipe.model_validate(values)
+    if message is None:
+        _check_level(recipe)
+        return
+    with pytest.raises(ConfigError, match=message):
+        _check_level(recipe)

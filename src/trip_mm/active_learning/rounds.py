@@ -35,6 +35,7 @@ from trip_mm.simulation.schema import load_system
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.labels import LabelJob, LabelProgress, label
 from trip_mm.training.labels_methods import find_method
+from trip_mm.training.levels import canonical_level
 
 Report = Callable[[str], None]
 
@@ -111,7 +112,14 @@ def member_files(recipe: ActiveRecipe) -> tuple[Path, ...]:
 def _check_level(recipe: ActiveRecipe) -> None:
     level = Dataset.open(*recipe.data).level_of_theory
     method = find_method(recipe.labels.method).name
-    if level and level != method:
+    if not level:
+        raise ConfigError(
+            f"{recipe.name}: data: do not state the level of theory of their labels, and cannot be "
+            f"mixed with new ones at {method}; if they are of it, say so: level_of_theory={method} "
+            "in the comment line of every frame of extended XYZ, the attribute level_of_theory in "
+            "HDF5"
+        )
+    if canonical_level(level) != canonical_level(method):
         raise ConfigError(
             f"{recipe.name}: labels.method: {method} is not the level of theory of the data "
             f"({level}); use one level for both"
