@@ -729,6 +729,22 @@ def test_report_holds_every_number(comp6: Dataset, tmp_path: Path) -> None:
     assert rows[1].startswith("TrIP told,s66x8/mol00,H2O + H2O,hydrogen-bonded,1.8103,-6.6518,")
 
 
+@pytest.mark.parametrize("n_conformations", [1, 16])
+def test_predictions_far_from_all_labels_are_drawn(
+    comp6: Dataset, tmp_path: Path, n_conformations: int
+) -> None:
+    """One conformation has no range of labels; another level of theory may be anywhere."""
+    items = list(comp6)[:n_conformations]
+    dataset = Dataset(list(group_conformations(items, {})), comp6.level_of_theory)
+
+    def far(found: Predicted) -> Predicted:
+        return Predicted(found.energy + 1000.0, found.forces)
+
+    told = Told(labels_of(dataset, far))
+    found = evaluate_potentials(dataset, [told], PredictionJournal(), Offsets.NONE)
+    assert tmp_path / "parity.png" in write_report(found, tmp_path, ["x.h5"])
+
+
 def test_arguments_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels").mkdir()

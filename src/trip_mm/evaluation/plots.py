@@ -24,6 +24,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _KIND_MARKERS = {kind: marker for (kind, _), marker in zip(S66_KINDS, "os^", strict=True)}
 _CELLS = 90
 _ROOM = 0.08
+_ONE_VALUE = 1e-3
+"""kcal/mol (kcal/mol/A); labels that differ by less are one value."""
 
 
 def parity_figure(evaluation: Evaluation) -> "Figure":
@@ -71,19 +73,13 @@ def _draw_parity(
     axes: "Axes", labels: NDArray[np.float64], predicted: NDArray[np.float64], quantity: str
 ) -> None:
     low, high = float(labels.min()), float(labels.max())
+    if high - low < _ONE_VALUE:  # of a single conformation, or of as many as there are elements
+        low, high = min(low, float(predicted.min())), max(high, float(predicted.max()))
     room = _ROOM * (high - low) or 1.0
     low, high = low - room, high + room
     outside = (predicted < low) | (predicted > high)
-    drawn = axes.hexbin(
-        labels[~outside],
-        predicted[~outside],
-        gridsize=_CELLS,
-        extent=(low, high, low, high),
-        mincnt=1,
-        bins="log",
-        cmap="viridis",
-        linewidths=0.2,
-    )
+    if not outside.all():
+        _draw_cells(axes, labels[~outside], predicted[~outside], (low, high))
     axes.plot([low, high], [low, high], color="0.25", linewidth=0.8, zorder=3)
     axes.set(
         xlim=(low, high),
@@ -93,9 +89,6 @@ def _draw_parity(
         ylabel="predicted",
     )
     axes.grid(alpha=0.25, linewidth=0.6)
-    figure = axes.figure
-    assert figure is not None
-    figure.colorbar(drawn, ax=axes, label="points in a cell", shrink=0.8, pad=0.02)
     if outside.any():
         axes.text(
             0.03,
@@ -105,6 +98,28 @@ def _draw_parity(
             va="top",
             fontsize=8,
         )
+
+
+def _draw_cells(
+    axes: "Axes",
+    labels: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    limits: tuple[float, float],
+) -> None:
+    """Draws points, of which there must be one, as cells coloured by their number."""
+    drawn = axes.hexbin(
+        labels,
+        predicted,
+        gridsize=_CELLS,
+        extent=(*limits, *limits),
+        mincnt=1,
+        bins="log",
+        cmap="viridis",
+        linewidths=0.2,
+    )
+    figure = axes.figure
+    assert figure is not None
+    figure.colorbar(drawn, ax=axes, label="points in a cell", shrink=0.8, pad=0.02)
 
 
 def interaction_figure(evaluation: Evaluation) -> "Figure":
