@@ -91,7 +91,8 @@ class InteractionCurve:
     Attributes:
         scan: the dimer.
         relative: energies relative to the largest separation.
-        interaction: energies relative to the two molecules alone; NaN where these failed.
+        interaction: energies relative to the two molecules alone; NaN where these failed, or the
+            spin of the dimer does not tell theirs.
     """
 
     scan: DimerScan
@@ -205,25 +206,37 @@ def interaction_curves(
         energies = np.array([outcome.energy for outcome in found])
         if not np.isfinite(energies).all():
             continue
-        alone = 0.0
-        for molecule in (0, 1):
-            own = scan.molecules == molecule
-            outcome = predictions(
-                predictor,
-                journal,
-                scan.atomic_numbers[own],
-                scan.positions[-1:, own],
-                np.zeros(1, dtype=np.int64),
-            )
-            alone += outcome[0].energy
         curves.append(
             InteractionCurve(
                 scan,
                 (energies - energies[-1]) * EV_TO_KCAL_PER_MOL,
-                (energies - alone) * EV_TO_KCAL_PER_MOL,
+                (energies - _energy_apart(scan, predictor, journal)) * EV_TO_KCAL_PER_MOL,
             )
         )
     return curves
+
+
+def _energy_apart(scan: DimerScan, predictor: Predictor, journal: PredictionJournal) -> float:
+    """Sums the energies of the two molecules alone, eV; NaN where one fails.
+
+    Each is in its lowest state, a singlet or a doublet. A dimer of another spin leaves open which
+    of its molecules the electrons are on: NaN.
+    """
+    of_molecules = [scan.molecules == molecule for molecule in (0, 1)]
+    n_unpaired = [int(scan.atomic_numbers[own].sum()) % 2 for own in of_molecules]
+    if sum(n_unpaired) != scan.n_unpaired[-1]:
+        return float("nan")
+    total = 0.0
+    for own, unpaired in zip(of_molecules, n_unpaired, strict=True):
+        (found,) = predictions(
+            predictor,
+            journal,
+            scan.atomic_numbers[own],
+            scan.positions[-1:, own],
+            np.array([unpaired], dtype=np.int64),
+        )
+        total += found.energy
+    return total
 
 
 def interaction_errors(curves: Sequence[InteractionCurve]) -> dict[str, InteractionErrors]:
