@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import math
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from trip_mm.errors import (
     UnsupportedElementError,
     UnsupportedSystemError,
 )
+from trip_mm.evaluation import collection
 from trip_mm.evaluation.collection import LabelledSet, PredictedSet, collect
 from trip_mm.evaluation.dimers import (
     S66X8_FACTORS,
@@ -514,6 +517,66 @@ def test_a_killed_evaluation_goes_on_where_it_was(comp6: Dataset, tmp_path: Path
     assert other.n_evaluations == 16
 
 
+def test_every_slow_prediction_is_kept_at_once(
+    comp6: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight conformations in one group, those before the one that is killed are kept."""
+    path = tmp_path / "predictions.sqlite"
+    known = labels_of(comp6, same)
+    n_kept = []
+
+    def evaluate(positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        with closing(sqlite3.connect(path)) as other:
+            n_kept.extend(other.execute("SELECT count(*) FROM predictions").fetchone())
+        if len(n_kept) == 4:
+            raise KeyboardInterrupt
+        found = known(comp6.groups[0].atomic_numbers, positions)
+        return found.energy, found.forces
+
+    monkeypatch.setattr(collection, "_KEEP_EVERY_S", 0.0)
+    slow = SinglePredictor(PotentialSpec("qm", "wb97x/6-31g*"))
+    monkeypatch.setattr(slow, "check", lambda dataset: None)
+    monkeypatch.setattr(slow, "_bind", lambda *arguments: evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        collect(comp6, [slow], PredictionJournal(path))
+    assert n_kept == [0, 1, 2, 3]
+
+
+def test_molecules_of_a_dimer_are_evaluated_in_their_own_spin_state() -> None:
+    """OH + H2O: the radical alone is a doublet; the triplet of the dimer belongs to neither."""
+    water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    hydroxyl = np.array([[0.0, 0.0, 0.0], [0.97, 0.0, 0.0]])
+
+    def interaction(n_unpaired: int, numbers: list[int], own: NDArray[np.float64]) -> float:
+        items = []
+        for step in range(3):
+            positions = np.concatenate([water, own + np.array([0.0, 0.0, 3.0 + step])])
+            everything = np.array([8, 1, 1, *numbers])
+            labels = (-1.0, np.zeros(positions.shape), "pair", "W", "x", n_unpaired)
+            items.append(Conformation(everything, positions, *labels))
+        scans = find_dimer_scans(Dataset(list(group_conformations(items, {}))))
+        told = SpinTold()
+        (curve,) = interaction_curves(scans, told, PredictionJournal())
+        return float(curve.interaction[-1])
+
+    assert interaction(1, [8, 1], hydroxyl) == pytest.approx(0.0)
+    assert interaction(0, [8, 1, 1], water) == pytest.approx(0.0)
+    assert math.isnan(interaction(2, [8, 1, 1], water))
+
+
+class SpinTold(Told):
+    """Answers with -1 eV for each atom, and fails where the spin does not fit the electrons."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda numbers, positions: Predicted(0.0, positions))
+
+    def predict(self, atomic_numbers, positions, n_unpaired):  # type: ignore[no-untyped-def]
+        n_atoms = len(atomic_numbers)
+        if (int(atomic_numbers.sum()) - int(n_unpaired[0])) % 2:
+            return [Predicted.failed(n_atoms, "spin")] * len(positions)
+        return [Predicted(-float(n_atoms), np.zeros(own.shape)) for own in positions]
+
+
 def test_predictions_of_another_version_are_not_taken(
     comp6: Dataset, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,7 +655,7 @@ def test_any_potential_of_the_runner(comp6: Dataset, journal: PredictionJournal)
     gfn2 = predictor(parse_potential("gfn2"))
     group = comp6.groups[0]
     block = group.read(slice(0, 2))
-    found = gfn2.predict(group.atomic_numbers, block.positions, block.n_unpaired)
+    found = list(gfn2.predict(group.atomic_numbers, block.positions, block.n_unpaired))
     direct = find_method("gfn2").calculate(group.atomic_numbers, block.positions[1], 0)
     assert found[1].energy == pytest.approx(direct.energy, abs=1e-9)
     np.testing.assert_allclose(found[1].forces, direct.forces, atol=1e-9)

@@ -1,5 +1,6 @@
 """Labels and predictions of a data set, side by side."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,7 @@ from trip_mm.training.dataset import Dataset
 from trip_mm.training.groups import Block, Group, group_name
 
 _BATCH_ATOMS = 2000
+_KEEP_EVERY_S = 1.0
 
 Advance = Callable[[int], None]
 """Is given the number of conformations that have just been done."""
@@ -97,6 +99,8 @@ def predictions(
 ) -> list[Predicted]:
     """Predicts conformations that share their atoms, computing only what the journal lacks.
 
+    What is computed is kept every second: one conformation may take minutes.
+
     Args:
         predictor: the potential.
         journal: is asked first, and keeps what is computed.
@@ -112,9 +116,14 @@ def predictions(
     missing = [row for row, outcome in enumerate(found) if outcome is None]
     if missing:
         computed = predictor.predict(atomic_numbers, positions[missing], n_unpaired[missing])
-        journal.add([keys[row] for row in missing], computed)
+        waiting: dict[bytes, Predicted] = {}
+        since = time.monotonic()
         for row, outcome in zip(missing, computed, strict=True):
-            found[row] = outcome
+            found[row] = waiting[keys[row]] = outcome
+            if time.monotonic() - since >= _KEEP_EVERY_S:
+                journal.add(list(waiting), list(waiting.values()))
+                waiting, since = {}, time.monotonic()
+        journal.add(list(waiting), list(waiting.values()))
     return [outcome for outcome in found if outcome is not None]
 
 

@@ -1,5 +1,6 @@
 """Potentials that predict many conformations: TrIP in batches, every other one by one."""
 
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,8 +74,8 @@ class Predictor(Protocol):
         atomic_numbers: NDArray[np.int64],
         positions: NDArray[np.float64],
         n_unpaired: NDArray[np.int64],
-    ) -> list[Predicted]:
-        """Evaluates conformations that share their atoms.
+    ) -> Iterable[Predicted]:
+        """Evaluates conformations that share their atoms, one by one or all at once.
 
         Args:
             atomic_numbers: `[n_atoms]`.
@@ -223,17 +224,16 @@ class SinglePredictor:
         atomic_numbers: NDArray[np.int64],
         positions: NDArray[np.float64],
         n_unpaired: NDArray[np.int64],
-    ) -> list[Predicted]:
+    ) -> Iterator[Predicted]:
         """Evaluates conformations that share their atoms; see `Predictor`."""
-        outcomes = []
         for own, unpaired in zip(positions, n_unpaired, strict=True):
             try:
                 energy, forces = self._bind(atomic_numbers, own, int(unpaired))(own)
-                outcomes.append(Predicted(float(energy), np.asarray(forces, dtype=np.float64)))
+                found = Predicted(float(energy), np.asarray(forces, dtype=np.float64))
             except (EvaluationError, UnsupportedSystemError) as error:
                 reason = str(error).removeprefix(f"{self.spec.label}: ")
-                outcomes.append(Predicted.failed(len(own), reason))
-        return outcomes
+                found = Predicted.failed(len(own), reason)
+            yield found
 
     def _bind(
         self, atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
