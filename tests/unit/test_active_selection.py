@@ -11,6 +11,7 @@ import pytest
 from trip_mm.active_learning.exploration import driver_of
 from trip_mm.active_learning.layout import RoundDirectory
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig
+from trip_mm.active_learning.retraining import relative_to
 from trip_mm.active_learning.rounds import (
     CONVERGED,
     UNDER_WAY,
@@ -218,3 +219,19 @@ def test_new_labels_must_fit_the_data(level: str, message: str | None, tmp_path:
         return
     with pytest.raises(ConfigError, match=message):
         _check_level(recipe)
+
+
+def test_retraining_finds_its_files_from_a_linked_directory(tmp_path: Path) -> None:
+    """On a cluster `runs` is often a link to another file system."""
+    elsewhere = tmp_path / "scratch" / "of" / "me"
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(elsewhere)
+    folder = tmp_path / "runs" / "round-01"
+    folder.mkdir()
+    (tmp_path / "store").touch()
+    (tmp_path / "data.h5").symlink_to("store")
+    (folder / "labels.h5").touch()
+    for file in (tmp_path / "data.h5", folder / "labels.h5"):
+        found = relative_to(folder, file)
+        assert (folder.resolve() / found).samefile(file)
+        assert Path(found).name == file.name

@@ -98,7 +98,7 @@ def _retrain_member(
         "name": f"member-{number}",
         "seed": derive_seed(recipe.seed, "round", directory.number, "member", number),
         "model": load_potential(str(initial)).config.to_dict(),
-        "initial": os.path.relpath(initial, folder),
+        "initial": relative_to(folder, initial),
         "data": {
             "split": {
                 "hold_out": sorted(fixed.hold_out),
@@ -107,7 +107,7 @@ def _retrain_member(
         },
     }
     own["model"]["elements"] = list(own["model"]["elements"])
-    data = [os.path.relpath(file, folder) for file in (*files, directory.labels)]
+    data = [relative_to(folder, file) for file in (*files, directory.labels)]
     document = training_document(recipe, data, own, f"{recipe.name}: training")
     config = folder / f"member-{number}.yaml"
     write_atomically(config, yaml.safe_dump(document, sort_keys=False).encode())
@@ -124,3 +124,16 @@ def _retrain_member(
             _FORCE_MAE: accuracy[_HELD_OUT][_ALL][_FORCE_MAE],
         },
     )
+
+
+def relative_to(folder: Path, file: Path) -> str:
+    """Returns the path of a file from a folder, as the system follows it.
+
+    `..` leads out of the directory that a symbolic link stands for, not out of that of the link.
+    The name of the file stays, also where it is a link itself.
+
+    Args:
+        folder: where the path is written down.
+        file: that it leads to.
+    """
+    return os.path.relpath(file.parent.resolve() / file.name, folder.resolve())
