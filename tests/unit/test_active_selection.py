@@ -7,11 +7,13 @@ import numpy as np
 import openmm
 import openmm.app
 import pytest
+import yaml
 
+from trip_mm.active_learning import retraining
 from trip_mm.active_learning.exploration import driver_of
-from trip_mm.active_learning.layout import RoundDirectory
-from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig
-from trip_mm.active_learning.retraining import relative_to
+from trip_mm.active_learning.layout import RoundDirectory, round_directory
+from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig, load_active_recipe
+from trip_mm.active_learning.retraining import relative_to, retrain
 from trip_mm.active_learning.rounds import (
     CONVERGED,
     UNDER_WAY,
@@ -20,8 +22,11 @@ from trip_mm.active_learning.rounds import (
     round_state,
 )
 from trip_mm.active_learning.selection import Frame, _statistics, choose, cut, select
+from trip_mm.checkpoint import new_potential, save_potential
 from trip_mm.errors import ConfigError
+from trip_mm.model.config import TripConfig
 from trip_mm.simulation.committee_reporter import COMMITTEE_COLUMNS
+from trip_mm.training.config import load_training_config
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.sampling_dynamics import Liquid
@@ -235,3 +240,36 @@ def test_retraining_finds_its_files_from_a_linked_directory(tmp_path: Path) -> N
         found = relative_to(folder, file)
         assert (folder.resolve() / found).samefile(file)
         assert Path(found).name == file.name
+
+
+def test_test_files_lie_beside_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = replace(unlabelled([1, 8], np.eye(2, 3), "pair", "s"), energy=-1.0)
+    for name in ("data.h5", "test.h5"):
+        write_conformations(tmp_path / name, [item], FileHeader("here", "GFN2-xTB"))
+    save_potential(new_potential(TripConfig.preset("trip-s")), tmp_path / "m.safetensors")
+    values = {
+        "system": "s",
+        "protocol": "p",
+        "committee": "c.json",
+        "data": ["data.h5"],
+        "dynamics": {"compare_every": "1 fs"},
+        "selection": {"above": "2 kcal/mol/A"},
+        "training": {"data": {"test_files": ["test.h5"]}, "budget": {"max_steps": 1}},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    recipe = load_active_recipe(tmp_path / "r.yaml")
+    directory = round_directory(tmp_path, 1)
+    configurations = []
+
+    def stopped(config: Path, *arguments: object, **settings: object) -> Path:
+        configurations.append(load_training_config(config))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retraining, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        retrain(recipe, [tmp_path / "m.safetensors"], [Path(recipe.data[0])], directory, print)
+    (found,) = configurations[0].data.test_files
+    assert found.samefile(tmp_path / "test.h5")
+    (tmp_path / "test.h5").unlink()
+    with pytest.raises(ConfigError, match=r"training\.data\.test_files: .*test\.h5: no such file"):
+        load_active_recipe(tmp_path / "r.yaml")

@@ -188,13 +188,33 @@ def load_active_recipe(path: Path) -> ActiveRecipe:
             "protocol": _beside(recipe.protocol, folder),
             "committee": [_beside(name, folder) for name in recipe.committee],
             "data": [str(folder / name) for name in recipe.data],
+            "training": _with_test_files(recipe.training, folder),
         }
     )
     training_document(resolved, resolved.data, {"name": recipe.name}, f"{path}: training")
     missing = [name for name in resolved.data if not Path(name).exists()]
     if missing:
         raise ConfigError(f"{path}: data: {missing[0]}: no such file; label it with trip-mm label")
+    missing = [name for name in files_to_evaluate(resolved) if not Path(name).exists()]
+    if missing:
+        raise ConfigError(
+            f"{path}: training.data.test_files: {missing[0]}: no such file; correct or remove it"
+        )
     return resolved
+
+
+def files_to_evaluate(recipe: ActiveRecipe) -> list[str]:
+    """Returns the files that the members are evaluated on at the end of each retraining."""
+    return list(recipe.training.get("data", {}).get("test_files", []))
+
+
+def _with_test_files(training: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Looks for the test files beside the recipe; what is no list is refused with the rest."""
+    data = training.get("data")
+    named = data.get("test_files") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(named, list):
+        return dict(training)
+    return {**training, "data": {**data, "test_files": [str(folder / str(n)) for n in named]}}
 
 
 def training_document(
@@ -205,8 +225,8 @@ def training_document(
     Args:
         recipe: its `training`.
         files: data files.
-        own: what active learning sets: name, seed, model, initial, and of `data` what is fixed of
-            the split.
+        own: what active learning sets: name, seed, model, initial, and of `data` the test files as
+            the configuration sees them, and what is fixed of the split.
         where: origin, for messages.
 
     Raises:
@@ -215,9 +235,10 @@ def training_document(
     data = recipe.training.get("data", {})
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: data: is {describe_type(data)}, expected `key: value` lines")
-    fixed = own.get("data", {}).get("split", {})
-    split = {**data.get("split", {}), **fixed}
-    document = {**recipe.training, **own, "data": {**data, "split": split, "files": list(files)}}
+    fixed = own.get("data", {})
+    split = {**data.get("split", {}), **fixed.get("split", {})}
+    data = {**data, **fixed, "split": split, "files": list(files)}
+    document = {**recipe.training, **own, "data": data}
     parse_training_config(document, where)
     return document
 

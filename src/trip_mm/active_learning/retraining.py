@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from trip_mm.active_learning.layout import RoundDirectory, done, mark_done
-from trip_mm.active_learning.recipe import ActiveRecipe, training_document
+from trip_mm.active_learning.recipe import ActiveRecipe, files_to_evaluate, training_document
 from trip_mm.checkpoint import file_sha256, load_potential, read_checkpoint
 from trip_mm.committee import save_committee
 from trip_mm.files import read_json, write_atomically
@@ -100,10 +100,11 @@ def _retrain_member(
         "model": load_potential(str(initial)).config.to_dict(),
         "initial": relative_to(folder, initial),
         "data": {
+            "test_files": [relative_to(folder, Path(file)) for file in files_to_evaluate(recipe)],
             "split": {
                 "hold_out": sorted(fixed.hold_out),
                 "train_only": sorted(fixed.train_only),
-            }
+            },
         },
     }
     own["model"]["elements"] = list(own["model"]["elements"])

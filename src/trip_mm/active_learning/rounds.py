@@ -22,7 +22,7 @@ from trip_mm.active_learning.layout import (
     open_or_create,
     round_directory,
 )
-from trip_mm.active_learning.recipe import ActiveRecipe, load_active_recipe
+from trip_mm.active_learning.recipe import ActiveRecipe, files_to_evaluate, load_active_recipe
 from trip_mm.active_learning.retraining import fixed_keys, retrain
 from trip_mm.active_learning.selection import select
 from trip_mm.active_learning.summary import write_summary
@@ -139,6 +139,8 @@ def _record(recipe: ActiveRecipe, committee: Sequence[Path]) -> dict[str, Any]:
     """What must be the same when active learning continues; nothing of the host."""
     settings = recipe.model_dump(mode="json", by_alias=True)
     names = ("committee", "data", "system", "protocol")
+    if tests := files_to_evaluate(recipe):
+        settings["training"]["data"]["test_files"] = _base_names(tests)
     return {
         **settings,
         **{name: _base_names(settings[name]) for name in names},
