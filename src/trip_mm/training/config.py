@@ -127,7 +127,7 @@ class ScheduleConfig(Section):
 
     Attributes:
         kind: `cosine` over the budget, `step` by `factor` each epoch, `plateau` by `factor` when
-            the validation loss has not fallen for `patience` validations, or `constant`.
+            the validation loss has not fallen for more than `patience` validations, or `constant`.
         warmup_steps: steps of linear rise at the start.
         final_fraction: where the cosine ends, as a share of the learning rate.
         factor: of step and plateau.
