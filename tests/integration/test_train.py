@@ -202,6 +202,17 @@ def test_a_run_stopped_by_sigterm_does_not_look_finished(tmp_path, data_file, mo
     assert_same_weights(train(config, out, resume=True, report=silent), whole)
 
 
+def test_what_slurm_left_of_another_run_is_not_continued(tmp_path, data_file, monkeypatch):
+    """Under SLURM, Lightning looks for a checkpoint of its own where it was started."""
+    config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 4})
+    slurm = {"JOB_ID": 1, "JOB_NAME": "x", "NNODES": 1, "NTASKS": 1}
+    for name, value in {**slurm, "NODEID": 0, "PROCID": 0, "LOCALID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    assert train(config, tmp_path / "out", report=silent).is_file()
+
+
 def raise_interrupted(*arguments, **settings):
     raise InterruptedHereError
 

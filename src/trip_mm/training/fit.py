@@ -230,6 +230,7 @@ def _lightning_trainer(
         max_epochs=-1,
         gradient_clip_val=config.optimizer.clip,
         callbacks=callbacks,
+        default_root_dir=place.out,  # Lightning leaves SLURM checkpoints there
         logger=TensorBoardLogger(place.out, name=None, version="tensorboard"),
         log_every_n_steps=_NEVER,
         enable_checkpointing=False,
