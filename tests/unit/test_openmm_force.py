@@ -354,7 +354,9 @@ def test_openmm_ml_refusals(water, checkpoint):
     with pytest.raises(ConfigError, match="modelPath"):
         TripPotentialImplFactory().createImpl("trip-gfn2-s", modelPath="x.safetensors")
     impl = TripPotentialImpl(str(checkpoint))
-    with pytest.raises(ConfigError, match="no option charge"):
+    with pytest.raises(ConfigError, match="no option multiplicity"):
+        impl.addForces(topology, system_of(topology), None, 0, multiplicity=3)
+    with pytest.raises(UnsupportedSystemError, match=r"net charge \+1, and TrIP knows no charge"):
         impl.addForces(topology, system_of(topology), None, 0, charge=1)
     with pytest.raises(BackendError, match="interpolate=True"):
         impl.addForces(topology, openmm.System(), None, 0, backend="torch")
