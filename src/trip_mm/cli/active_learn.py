@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trip_mm.cli.console import console, error_console
-
-_SIGNAL_EXIT = 128
+from trip_mm.cli.console import console
 
 
 def command(
@@ -45,10 +43,10 @@ def command(
     try:
         outcome = active_learn(recipe, out, machine, report)
     except RunInterrupted as error:
-        error_console.print(
-            f"stopped; continue with `trip-mm active-learn {recipe} --out {out}`", markup=False
-        )
-        raise typer.Exit(_SIGNAL_EXIT + error.signal_number) from error
+        raise RunInterrupted(
+            f"stopped; continue with `trip-mm active-learn {recipe} --out {out}`",
+            error.signal_number,
+        ) from error
     table = Table(
         title=f"{out}: force disagreement of frames, and held-out force MAE, in kcal/mol/A",
         title_justify="left",

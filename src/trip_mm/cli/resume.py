@@ -21,16 +21,15 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Another number of CPU threads.")] = None,
 ) -> None:
     """Continue an interrupted run to the exact step, or a finished one until a longer duration."""
-    from trip_mm.cli.run_output import finish, listener
+    from trip_mm.cli.run_output import listener, show_summary
     from trip_mm.workflow import resume
 
-    finish(
-        lambda: resume(
-            run_dir,
-            until=until,
-            backend=backend,
-            platform=platform,
-            threads=threads,
-            progress=listener(),
-        )
+    path = resume(
+        run_dir,
+        until=until,
+        backend=backend,
+        platform=platform,
+        threads=threads,
+        progress=listener(),
     )
+    show_summary(path)

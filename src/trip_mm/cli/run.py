@@ -57,7 +57,7 @@ def command(
 
     Ctrl-C or SIGTERM writes a checkpoint first; `trip-mm resume` then continues to the exact step.
     """
-    from trip_mm.cli.run_output import finish, listener, show_plan
+    from trip_mm.cli.run_output import listener, show_plan, show_summary
     from trip_mm.simulation.plan import RunOptions
     from trip_mm.workflow import prepare_run, run_path, start
 
@@ -75,4 +75,4 @@ def command(
     if dry_run:
         show_plan(prepared, path)
         return
-    finish(lambda: start(prepared, path, listener()))
+    show_summary(start(prepared, path, listener()))

@@ -1,19 +1,16 @@
 """What `trip-mm run` and `trip-mm resume` print: plan, progress, summary."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trip_mm.cli.console import console, error_console
+from trip_mm.cli.console import console
 from trip_mm.files import read_json
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.estimate import estimate
-from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.progress import BarProgress, LineProgress, ProgressListener
 from trip_mm.simulation.run_directory import SUMMARY_FILE
 from trip_mm.simulation.stage import ResolvedStage
@@ -21,7 +18,6 @@ from trip_mm.simulation.system_config import PotentialConfig
 from trip_mm.units import NM_TO_ANGSTROM
 from trip_mm.workflow import PreparedRun
 
-_SIGNAL_EXIT = 128
 _DISAGREEMENT = "largest_force_disagreement_kcal_per_mol_per_angstrom"
 _SECONDS_PER_HOUR = 3600.0
 
@@ -31,16 +27,6 @@ def listener() -> ProgressListener:
     if console.is_terminal:
         return BarProgress(console)
     return LineProgress(lambda text: print(text, flush=True))
-
-
-def finish(work: Callable[[], Path]) -> None:
-    """Runs the work and prints its summary; a run stopped by a signal exits with 128 + signal."""
-    try:
-        path = work()
-    except RunInterrupted as error:
-        error_console.print(str(error), markup=False)
-        raise typer.Exit(_SIGNAL_EXIT + error.signal_number) from error
-    show_summary(path)
 
 
 def show_plan(prepared: PreparedRun, path: Path) -> None:
