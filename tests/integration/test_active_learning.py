@@ -463,6 +463,16 @@ def test_labels_of_another_level_are_refused(folder: Path) -> None:
     assert not (folder / "level").exists()
 
 
+def test_a_device_that_is_not_there_is_refused_before_the_dynamics(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    recipe = write_recipe(folder, "device", training={**TRAINING, "device": "cuda"})
+    with pytest.raises(ConfigError, match="device: torch finds no CUDA device here"):
+        active_learn(recipe, folder / "device", MACHINE, silent)
+    assert not (folder / "device").exists()
+
+
 def test_the_command_prints_the_table_or_one_error(folder: Path) -> None:
     recipe = write_recipe(folder, "calm", **CALM)
     arguments = ["active-learn", str(recipe), "--platform", "Reference", "--threads", "1"]

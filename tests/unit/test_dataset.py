@@ -267,6 +267,16 @@ def test_what_is_fixed_stays_and_the_rest_is_drawn(tmp_path: Path) -> None:
         both.split(0.3, seed, FixedKeys(frozenset({"visited/nowhere"})))
 
 
+def test_what_is_always_trained_on_cannot_be_held_out(tmp_path: Path) -> None:
+    written = [make_conformation("OHH", "a", seed=1), make_conformation("CHHHH", "b", seed=2)]
+    write_conformations(tmp_path / "x.h5", written, FileHeader("here"))
+    dataset = Dataset.open(tmp_path / "x.h5")
+    with pytest.raises(DataError, match="formula/H2O: formulas of up to 3 atoms are always"):
+        dataset.split(0.3, 0, FixedKeys(frozenset({"formula/H2O"})))
+    held = dataset.split(0.0, 0, FixedKeys(frozenset({"formula/CH4"}))).held_out
+    assert held == ("formula/CH4",)
+
+
 def test_a_run_that_resumes_keeps_the_split_that_it_recorded(tmp_path: Path) -> None:
     """Also one that was drawn by other rules, or by an earlier version."""
     dataset = Dataset.open(

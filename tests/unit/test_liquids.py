@@ -122,6 +122,22 @@ def test_simple_cubic_lattice_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.standard_error, 0.0, atol=1e-12)
 
 
+def test_the_first_alternate_location_counts(tmp_path: Path) -> None:
+    """The last two of four molecules share a place; only the pairs of the first three count."""
+    oxygens = np.array([[1.0, 1.0, 1.0], [4.0, 1.0, 1.0], [1.0, 4.0, 1.0], [1.0, 4.4, 1.0]])
+    write_waters(tmp_path, np.stack([oxygens] * 2), [12.0] * 2)
+    topology = tmp_path / "topology.pdb"
+    lines = topology.read_text().splitlines()
+    for number, code in ((3, "A"), (4, "B")):
+        for row in (i for i, line in enumerate(lines) if line[22:26].strip() == str(number)):
+            if lines[row].startswith(("ATOM", "HETATM")):
+                lines[row] = f"{lines[row][:16]}{code}{lines[row][17:22]}   3{lines[row][26:]}"
+    topology.write_text("\n".join(lines) + "\n")
+    found = rdf_of(tmp_path, bin_width=0.1, r_max=3.5, first=OXYGENS, second=OXYGENS)
+    assert found.n_first == found.n_second == 3
+    assert found.coordination[-1] == pytest.approx(4.0 / 3.0)
+
+
 def test_an_ideal_gas_has_no_structure(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     edges = [15.0, 15.5, 16.0] * 20

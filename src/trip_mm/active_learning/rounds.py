@@ -36,6 +36,7 @@ from trip_mm.training.dataset import Dataset
 from trip_mm.training.labels import LabelJob, LabelProgress, label
 from trip_mm.training.labels_methods import find_method
 from trip_mm.training.levels import canonical_level
+from trip_mm.training.trainer import check_device
 
 Report = Callable[[str], None]
 
@@ -82,6 +83,7 @@ def active_learn(
     """
     machine = machine or Machine()
     recipe = load_active_recipe(Path(recipe_path))
+    check_device(recipe.training.get("device", "cpu"))
     committee = member_files(recipe)
     _check_level(recipe)
     _check_system(recipe, committee, machine)

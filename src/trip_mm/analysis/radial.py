@@ -8,7 +8,12 @@ import numpy as np
 from MDAnalysis.analysis.rdf import InterRDF
 from numpy.typing import NDArray
 
-from trip_mm.analysis.torsions import lattice_vectors, open_trajectory, whole_frames
+from trip_mm.analysis.torsions import (
+    first_locations,
+    lattice_vectors,
+    open_trajectory,
+    whole_frames,
+)
 from trip_mm.errors import ConfigError, DataError
 from trip_mm.simulation.contacts import cell_heights
 
@@ -88,6 +93,8 @@ def radial_distribution(
     topology: Path, trajectory: Path, settings: RadialSettings
 ) -> RadialDistribution:
     """Computes g(r) between two groups of atoms; pairs within one residue do not count.
+
+    Of alternate locations the first one counts.
 
     g = V / (N_pairs 4 pi r^2 dr) <pairs in the shell>, V the mean volume of a block of frames,
     N_pairs the pairs of different residues.
@@ -169,7 +176,7 @@ def _block(
 
 def _select(universe: MDAnalysis.Universe, text: str) -> MDAnalysis.AtomGroup:
     try:
-        atoms = universe.select_atoms(text)
+        atoms = universe.select_atoms(text) & first_locations(universe.atoms)
     except (MDAnalysis.SelectionError, AttributeError) as error:
         raise ConfigError(f"selection {text!r} is not understood by MDAnalysis: {error}") from error
     if len(atoms) == 0:

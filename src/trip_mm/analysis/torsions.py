@@ -223,7 +223,7 @@ def _backbone_torsions(
     insertion codes, chain breaks, caps and cyclic peptides come out right. Of alternate locations
     the first one of each residue counts.
     """
-    atoms = _first_locations(universe.atoms)
+    atoms = first_locations(universe.atoms)
     counted = set(atoms.indices.tolist())
     bonds = _peptide_bonds(atoms[atoms.names == "C"], atoms[atoms.names == "N"])
     previous_carbon = {nitrogen: carbon for carbon, nitrogen in bonds}
@@ -244,7 +244,7 @@ def _backbone_torsions(
     return _residue_names(residues), np.asarray(phi_atoms), np.asarray(psi_atoms)
 
 
-def _first_locations(atoms: MDAnalysis.AtomGroup) -> MDAnalysis.AtomGroup:
+def first_locations(atoms: MDAnalysis.AtomGroup) -> MDAnalysis.AtomGroup:
     """Returns the atoms without alternate locations but the first of each residue."""
     codes = getattr(atoms, "altLocs", None)
     if codes is None:

@@ -208,6 +208,11 @@ class Dataset:
         members = self._split_members()
         fixed = fixed or FixedKeys()
         if unknown := sorted((fixed.hold_out | fixed.train_only) - _keys_of(members)):
+            if unknown[0] in self._always_trained():
+                raise DataError(
+                    f"{unknown[0]}: formulas of up to {_ALWAYS_TRAINED_ATOMS} atoms are always "
+                    "trained on; remove it from data.split"
+                )
             raise DataError(
                 f"{unknown[0]}: no such formula or source among the data, but data.split names it; "
                 "correct or remove it, or add its data"
@@ -225,6 +230,14 @@ class Dataset:
                 mask[np.concatenate(by_key[key])] = True
         train, validation = np.flatnonzero(~mask), np.flatnonzero(mask)
         return Split(train, validation, tuple(sorted(held_out)), seed, too_few)
+
+    def _always_trained(self) -> frozenset[str]:
+        """Keys of the formulas that no split holds out."""
+        return frozenset(
+            f"{FORMULA_POOL}/{formula(group.atomic_numbers)}"
+            for group in self.groups
+            if group.split_by == "formula" and len(group.atomic_numbers) <= _ALWAYS_TRAINED_ATOMS
+        )
 
     def _split_members(self) -> Members:
         members: Members = {}

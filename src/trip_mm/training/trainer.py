@@ -65,8 +65,7 @@ def train_config(
 ) -> Path:
     """As `train`, from a configuration whose paths are absolute."""
     processes = launched_processes()
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: torch finds no CUDA device here; set device to cpu")
+    check_device(config.device)
     if config.n_threads is not None:
         torch.set_num_threads(config.n_threads)
     model_config = resolve_model_config(config)
@@ -80,6 +79,16 @@ def train_config(
     if config.committee is None:
         return fit_and_export(potentials[0], config, prepared, place)
     return _train_committee(potentials, config, prepared, place)
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that is not there.
+
+    Raises:
+        ConfigError: it is `cuda`, and torch finds none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: torch finds no CUDA device here; set device to cpu")
 
 
 def _silent(line: str) -> None:
