@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trip_mm.errors import ConfigError, DataError, EvaluationError, UnsupportedSystemError
+from trip_mm.errors import (
+    ConfigError,
+    DataError,
+    EvaluationError,
+    RunDirectoryError,
+    UnsupportedSystemError,
+)
 from trip_mm.geometry.dihedral import dihedral_angle
 from trip_mm.geometry.molecule import Molecule, read_molecule
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
+from trip_mm.locking import locked
 from trip_mm.torsion import comparison, dihedrals
 from trip_mm.torsion import scan as scanning
 from trip_mm.torsion.comparison import ScanSettings, compare_potentials
@@ -260,3 +267,10 @@ def test_failing_single_points_are_counted(
     assert result.failures == {label: ("60 degrees: GFN2-xTB: SCF did not converge",)}
     assert len(result.profiles[1].energies) == 2
     assert result.deviations["GFN2-xTB"].rmse_kcal_per_mol == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_directory_in_use_is_left_alone(butane: Molecule, tmp_path: Path) -> None:
+    settings = ScanSettings(BUTANE, (GFN2,), (), 120)
+    with locked(tmp_path), pytest.raises(RunDirectoryError, match="is in use by process"):
+        compare_potentials(butane, settings, tmp_path, print)
+    assert not list(tmp_path.glob("*.journal"))

@@ -13,6 +13,7 @@ from trip_mm import __version__
 from trip_mm.errors import DataError, EvaluationError
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, check_distinct
+from trip_mm.locking import locked
 from trip_mm.torsion.batched import BATCHED, batched_scan
 from trip_mm.torsion.dihedrals import Dihedral, describe
 from trip_mm.torsion.plots import plot_profiles
@@ -81,12 +82,21 @@ def compare_potentials(
         ConfigError: an unknown potential, two of one name, or a directory that holds another scan.
         UnsupportedSystemError: a potential that cannot know the molecule.
         DataError: a potential failed at all but one angle.
+        RunDirectoryError: another process writes to the same directory.
     """
     for specs in (settings.relaxed, settings.single_points):
         check_distinct(specs)
     for spec in (*settings.relaxed, *settings.single_points):
         bind(spec, molecule)  # refuses before anything runs
     out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _compare(molecule, settings, out, announce)
+
+
+def _compare(
+    molecule: Molecule, settings: ScanSettings, out: Path, announce: Announce
+) -> ScanResult:
+    """Runs what a scan lacks and writes its results."""
     profiles: list[Profile] = []
     failures: dict[str, tuple[str, ...]] = {}
     scans: list[Scan] = []
