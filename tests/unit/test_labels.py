@@ -1,5 +1,6 @@
 """Labelling: values against finite differences, resuming after a kill, counted failures."""
 
+import json
 import os
 import signal
 import subprocess
@@ -172,6 +173,54 @@ def test_parts_of_another_job_are_refused(tmp_path: Path) -> None:
         del file.attrs["labelling"]
     with pytest.raises(DataError, match="an earlier trip-mm wrote it"):
         label(job)
+
+
+@pytest.mark.usefixtures("tblite")
+def test_the_first_geometries_and_then_the_others(tmp_path: Path) -> None:
+    """Labels accumulate: a longer job takes over what an earlier one labelled, and no more."""
+    write_waters(tmp_path / "g.h5", 12)
+    whole = LabelJob(tmp_path / "g.h5", tmp_path / "whole.h5", "gfn2", chunk=4)
+    short = replace(whole, out=tmp_path / "short.h5", first=6)
+    assert sorted(item.geometry_id for item in Dataset.open(label(short))) == list(range(6))
+    with h5py.File(short.out, "r+") as file:  # a mark by which to know them
+        file["water/H2O/energies"][:] -= 1.0
+    label(whole)
+    longer = replace(whole, out=tmp_path / "longer.h5", first=8, known=(short.out,))
+    found = {item.geometry_id: item for item in Dataset.open(label(longer))}
+    expected = {item.geometry_id: item for item in Dataset.open(whole.out)}
+    assert sorted(found) == list(range(8))
+    for number, item in found.items():
+        shift = -1.0 if number < 6 else 0.0
+        assert item.energy == pytest.approx(expected[number].energy + shift, abs=1e-6)
+        np.testing.assert_allclose(item.forces, expected[number].forces, atol=1e-5)
+    assert label(replace(longer, first=None)) == longer.out
+    assert len(Dataset.open(longer.out)) == 12
+
+
+@pytest.mark.usefixtures("tblite")
+def test_known_labels_must_be_of_the_same_method_and_spin(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 3)
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "gfn1.h5", "gfn1")
+    label(job)
+    other = replace(job, out=tmp_path / "gfn2.h5", method="gfn2", known=(job.out,))
+    with pytest.raises(DataError, match=r"gfn1.h5: labels at GFN1-xTB cannot be taken over into"):
+        label(other)
+    forces = [np.linalg.norm(item.forces, axis=1).max() for item in Dataset.open(job.out)]
+    limit = float(np.median(forces))
+    fewer = replace(job, out=tmp_path / "fewer.h5", max_force=limit, known=(job.out,))
+    assert Dataset.open(label(fewer)).failures == {f"water: force above {limit:g} eV/A": 1}
+    triplet = replace(job, out=tmp_path / "triplet.h5", multiplicity=3, known=(job.out,))
+    singlets = Dataset.open(job.out)
+    for one, three in zip(singlets, Dataset.open(label(triplet)), strict=True):
+        assert three.n_unpaired == 2
+        assert three.energy > one.energy + 1.0
+    with h5py.File(job.out, "r+") as file:
+        energies = json.loads(file.attrs["lone_atom_energies"])
+        file.attrs["lone_atom_energies"] = json.dumps({k: v - 1.0 for k, v in energies.items()})
+    with pytest.raises(DataError, match=r"gfn1.h5: isolated atoms have other energies"):
+        label(replace(job, out=tmp_path / "again.h5", known=(job.out,)))
+    with pytest.raises(ConfigError, match="first 0"):
+        replace(job, first=0)
 
 
 @pytest.mark.usefixtures("tblite")

@@ -27,6 +27,14 @@ def command(
         int | None,
         typer.Option(min=1, help="Spin multiplicity of all geometries; else that of the file."),
     ] = None,
+    first: Annotated[
+        int | None,
+        typer.Option(min=1, help="Label only so many, from the begin of the file (shuffled)."),
+    ] = None,
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(help="Labels of the same method, taken over where they fit. Repeatable."),
+    ] = None,
 ) -> None:
     """Label geometries with energies and forces; run it again to resume."""
     import time
@@ -34,7 +42,9 @@ def command(
     from trip_mm.training.dataset import Dataset
     from trip_mm.training.labels import LabelJob, LabelProgress, label
 
-    job = LabelJob(geometries, out, method, chunk, max_force, multiplicity)
+    job = LabelJob(
+        geometries, out, method, chunk, max_force, multiplicity, first, tuple(known or [])
+    )
     start = time.monotonic()
 
     def report(progress: LabelProgress) -> None:

@@ -8,7 +8,7 @@ a digest of its geometries and the settings; one that does not belong to the job
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from trip_mm.locking import locked
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader
 from trip_mm.training.groups import Conformation
+from trip_mm.training.labels_known import KnownLabels, read_known_labels
 from trip_mm.training.labels_methods import LabelError, Labels, find_method, lone_atom_energies
 from trip_mm.training.labels_parts import LabelledChunk, Parts, index_geometries
 from trip_mm.workers import Workers, results
@@ -40,9 +41,12 @@ class LabelJob:
         chunk: geometries in one part.
         max_force: eV/A; a conformation with a larger force on an atom is dropped and counted.
         multiplicity: spin multiplicity of every geometry, 1 or more; that of the file if None.
+        first: geometries to label, from the begin of the file; all if None.
+        known: files with labels of the same method, which are taken over where the geometry is
+            the same.
 
     Raises:
-        ConfigError: the multiplicity is not positive.
+        ConfigError: the multiplicity or the number of geometries is not positive.
     """
 
     geometries: Path
@@ -51,9 +55,13 @@ class LabelJob:
     chunk: int = 100
     max_force: float = DEFAULT_MAX_FORCE
     multiplicity: int | None = None
+    first: int | None = None
+    known: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses a multiplicity that no state has."""
+        """Refuses a multiplicity that no state has, and to label nothing."""
+        if self.first is not None and self.first < 1:
+            raise ConfigError(f"first {self.first}: give at least 1 geometry to label")
         if self.multiplicity is not None and self.multiplicity < 1:
             raise ConfigError(
                 f"multiplicity {self.multiplicity}: give 1 (singlet), 2 (doublet) or more"
@@ -108,11 +116,15 @@ def label(
     method = find_method(job.method)
     dataset = Dataset.open(job.geometries)
     geometries = index_geometries(dataset)
-    header = _header(job, dataset, method.name, lone_atom_energies(method, dataset.elements()))
+    if job.first is not None:
+        geometries = geometries.first(job.first)
+    lone_atoms = lone_atom_energies(method, dataset.elements())
+    known = read_known_labels(job.known, method.name, lone_atoms, job.max_force)
+    header = _header(job, dataset, method.name, lone_atoms)
     parts = Parts(job.parts, header, geometries, job.chunk)
     job.parts.mkdir(parents=True, exist_ok=True)
     with locked(job.parts):
-        _label_parts(job, parts, dataset, workers, report)
+        _label_parts(job, parts, dataset, known, workers, report)
         parts.join(job.out)
     return job.out
 
@@ -121,6 +133,7 @@ def _label_parts(
     job: LabelJob,
     parts: Parts,
     dataset: Dataset,
+    known: KnownLabels,
     workers: Workers,
     report: Callable[[LabelProgress], None],
 ) -> None:
@@ -132,14 +145,19 @@ def _label_parts(
     failures: Counter[str] = Counter()
     for earlier in done.values():
         failures.update(earlier)
-    tasks = (
-        (first, [dataset[int(i)] for i in parts.geometries.rows[list(chunks[first])]])
-        for first in waiting
-    )
+    taken_over: dict[int, list[Conformation]] = {}
+
+    def tasks() -> Iterator[tuple[int, list[Conformation]]]:
+        for first in waiting:
+            items = [dataset[int(i)] for i in parts.geometries.rows[list(chunks[first])]]
+            taken_over[first], others = known.take(items, job.multiplicity)
+            yield first, others
+
     compute = partial(label_chunk, job.method, job.max_force, job.multiplicity)
-    with closing(results(workers, compute, tasks, parts.name)) as finished:
+    with closing(results(workers, compute, tasks(), parts.name)) as finished:
         for first, found in finished:
-            parts.write(first, found)
+            labelled = (*taken_over.pop(first), *found.labelled)
+            parts.write(first, replace(found, labelled=labelled))
             failures.update(found.failures)
             n_done += len(chunks[first])
             report(LabelProgress(n_done, len(parts.geometries.rows), dict(failures)))

@@ -55,6 +55,10 @@ class GeometryIndex:
     rows: NDArray[np.int64]
     digests: NDArray[np.uint8]
 
+    def first(self, n_geometries: int) -> "GeometryIndex":
+        """Returns the index of the geometries whose ids are below `n_geometries`."""
+        return GeometryIndex(self.rows[:n_geometries], self.digests[:n_geometries])
+
     def sha256(self, ids: Sequence[int] | slice = slice(None)) -> str:
         """Returns one digest of some geometries in the order of `ids`; of all by default."""
         return hashlib.sha256(self.digests[ids].tobytes()).hexdigest()
@@ -152,7 +156,7 @@ class Parts:
         for name, value in self.header.labelling.items():
             if labelling.get(name) != value:
                 found.append(f"{name} {labelling.get(name)}, now {value}")
-        if not _agree(part.lone_atom_energies, self.header.lone_atom_energies):
+        if not same_energies(part.lone_atom_energies, self.header.lone_atom_energies):
             found.append("other energies of isolated atoms, as of another version of the program")
         if {*read_geometry_ids(path), *read_failed_ids(path)} != set(expected_ids):
             found.append("another --chunk or number of geometries")
@@ -192,7 +196,8 @@ class Parts:
         join_files(paths, out, header)
 
 
-def _agree(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
+def same_energies(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
+    """Returns whether two sets of energies in eV are those of the same elements, and equal."""
     if first.keys() != second.keys():
         return False
     return all(abs(first[number] - second[number]) <= ENERGY_TOLERANCE for number in first)
