@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,49 @@ def calm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in potential.parameters():
             parameter.mul_(0.3)
     return trip_mm.save_potential(potential, tmp_path_factory.mktemp("model") / "calm.safetensors")
+
+
+@pytest.mark.parametrize(("tolerance", "limit"), [(50, 0), (1, 3)])
+def test_a_minimization_says_whether_it_converged(
+    tolerance: int, limit: int, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Forces along the rigid bonds of the water, hundreds of kJ/mol/nm, do not count."""
+    (folder / "min.yaml").write_text(
+        f"stages: [{{kind: minimize, tolerance: {tolerance} kJ/mol/nm, max_iterations: {limit}}}]"
+    )
+    with caplog.at_level("INFO", logger="trip_mm"):
+        out = trip_mm.run(
+            folder / "water.yaml", folder / "min.yaml", folder / "out", platform="Reference"
+        )
+    done = json.loads((out / "01-minimize" / "done.json").read_text())
+    log = read_table(out / "01-minimize" / "log.csv")
+    assert done["converged"] == (limit == 0)
+    assert (done["rms_force_kj_per_mol_nm"] <= tolerance) == (limit == 0)
+    assert done["largest_force_kj_per_mol_nm"] < 2.0 * log["Largest Force (kJ/mole/nm)"][-1]
+    message = "ended at a root-mean-square force of"
+    assert (message in caplog.text) == (limit > 0)
+    assert ("above its tolerance of 1 (after 3 iterations)" in caplog.text) == (limit > 0)
+
+
+@pytest.mark.parametrize("file", ["01-minimize/log.csv", "02-heat/monitor.csv"])
+def test_a_full_disk_is_said_with_the_way_on(
+    file: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are still in the buffer when the file is closed, which fails once more."""
+    open_file = Path.open
+
+    def onto_a_full_disk(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if path.name == Path(file).name and path.parent.name == Path(file).parent.name:
+            return open_file(Path("/dev/full"), "w", *args, **kwargs)
+        return open_file(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", onto_a_full_disk)
+    with pytest.raises(
+        RunDirectoryError, match=r"cannot be written \(No space left.*trip-mm resume"
+    ):
+        trip_mm.run(
+            folder / "water.yaml", folder / "short.yaml", folder / "out", platform="Reference"
+        )
 
 
 def test_a_run_leaves_its_products(peptide_run: Path) -> None:

@@ -1,5 +1,6 @@
 """Execution of a dynamics stage, from its start or from its checkpoint."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -9,7 +10,6 @@ from openmm import unit
 from trip_mm.errors import (
     CellTooSmallError,
     DisagreementError,
-    RunDirectoryError,
     TripError,
     UnstableSimulationError,
 )
@@ -108,7 +108,7 @@ class DynamicsRun:
             DisagreementError: the committee disagrees by more than the stage allows.
             CellTooSmallError: the box shrank below twice the cutoff.
             RunInterrupted: a signal asked to stop; a checkpoint has been written.
-            RunDirectoryError: an output file cannot be written.
+            OSError: an output file cannot be written.
         """
         task, simulation = self._task, self._simulation
         self._add_reporters()
@@ -121,10 +121,17 @@ class DynamicsRun:
                     self._interrupt()
             self._write_checkpoint()
             write_atomically(task.directory.state, state_xml(simulation.context).encode())
-        finally:
-            for reporter in self._reporters:
-                reporter.close()
-            simulation.reporters.clear()
+        except BaseException:
+            # On a full disk the rows that are left cannot be written either.
+            with contextlib.suppress(OSError):
+                self._close_reporters()
+            raise
+        self._close_reporters()
+
+    def _close_reporters(self) -> None:
+        for reporter in self._reporters:
+            reporter.close()
+        self._simulation.reporters.clear()
 
     def _add_reporters(self) -> None:
         directory, stage = self._task.directory, self._task.stage
@@ -167,11 +174,6 @@ class DynamicsRun:
             if not is_not_finite(error):
                 raise
             problem = error
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{task.directory.path}: cannot be written ({error.strerror or error}); free some "
-                f"space, then continue with `trip-mm resume {task.directory.path.parent}`"
-            ) from error
         if problem is not None:
             raise self._failure(problem) from problem
         step = simulation.currentStep

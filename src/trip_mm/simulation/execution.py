@@ -74,6 +74,7 @@ def execute(
         analyze: is called with the run directory when its trajectory is complete.
 
     Raises:
+        RunDirectoryError: a file cannot be written, as on a full disk.
         TripError: a stage failed or was interrupted; what is there can be resumed.
     """
     if plan.uses_networks():
@@ -86,6 +87,11 @@ def execute(
                 if not stage_directory.finished:
                     _run_stage(stage_task(directory, plan, structure, index), services)
             _finish(directory, plan, analyze)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{error.filename or directory.path}: cannot be written ({error.strerror or error}); "
+            f"free some space, then continue with `trip-mm resume {directory.path}`"
+        ) from error
     finally:
         progress.stopped()
 
@@ -144,6 +150,7 @@ def _run_stage(task: StageTask, services: Services) -> None:
             "rms_force_kj_per_mol_nm": result.final.rms,
             "largest_force_kj_per_mol_nm": result.final.largest,
             "largest_force_atom": result.largest_force_atom,
+            "converged": result.converged,
             "wall_seconds": round(result.wall_seconds, 3),
         }
         text = f"{result.initial.energy:.1f} -> {result.final.energy:.1f} kJ/mol"

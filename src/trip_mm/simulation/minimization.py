@@ -8,6 +8,8 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import spsolve
 
 from trip_mm.errors import CellTooSmallError, TripError, UnstableSimulationError
 from trip_mm.files import write_atomically
@@ -48,6 +50,8 @@ class Forces:
         largest: largest force, kJ/mol/nm, and
         atom: the atom it acts on.
         rms: root mean square of the force components, kJ/mol/nm.
+
+    Along rigid bonds there are no forces: constraints cancel them.
     """
 
     energy: float
@@ -65,6 +69,7 @@ class MinimizationResult:
         initial: energy and forces at its start.
         final: energy and forces at its end.
         largest_force_atom: name of the atom with the largest force.
+        converged: whether the root mean square of the forces is below the stage's tolerance.
         wall_seconds: time it took, s.
     """
 
@@ -72,6 +77,7 @@ class MinimizationResult:
     initial: Forces
     final: Forces
     largest_force_atom: str
+    converged: bool
     wall_seconds: float
 
 
@@ -119,6 +125,7 @@ def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
     Raises:
         UnstableSimulationError: the energy is not a number, or a bond was torn on the way down.
         RunInterrupted: a signal asked to stop.
+        OSError: log.csv cannot be written.
     """
     began = time.monotonic()
     restore_outputs(task.directory, None)
@@ -147,7 +154,20 @@ def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
         )
     write_atomically(task.directory.state, state_xml(simulation.context).encode())
     label = atom_label(monitor.atoms[final.atom])
-    return MinimizationResult(log.iteration, initial, final, label, time.monotonic() - began)
+    converged = final.rms <= task.stage.tolerance_kj_per_mol_nm
+    if not converged:
+        services.progress.message(_why_not_converged(task, log.iteration, final))
+    seconds = time.monotonic() - began
+    return MinimizationResult(log.iteration, initial, final, label, converged, seconds)
+
+
+def _why_not_converged(task: StageTask, iterations: int, final: Forces) -> str:
+    limit = task.stage.max_iterations
+    reason = f"after {limit} iterations" if limit and iterations >= limit else "no lower energy"
+    return (
+        f"{task.label}: ended at a root-mean-square force of {final.rms:.3g} kJ/mol/nm, above its "
+        f"tolerance of {task.stage.tolerance_kj_per_mol_nm:g} ({reason})"
+    )
 
 
 def _minimize_at_once(simulation: app.Simulation, task: StageTask, log: _Log) -> None:
@@ -186,8 +206,11 @@ def _forces(simulation: app.Simulation) -> Forces:
     Raises:
         UnstableSimulationError: one of them is not finite.
     """
-    state = simulation.context.getState(energy=True, forces=True)
+    state = simulation.context.getState(energy=True, forces=True, positions=True)
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     forces = state.getForces(asNumpy=True).value_in_unit(_KJ_PER_MOL_NM)
+    if np.isfinite(forces).all():
+        forces = _without_rigid_bonds(simulation.system, positions, forces)
     energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
     found = _summarize(float(energy), forces)
     if not (np.isfinite(found.energy) and np.isfinite(found.rms)):
@@ -196,6 +219,28 @@ def _forces(simulation: app.Simulation) -> Forces:
             f"the energy ({energy} kJ/mol) or a force is not a number; first at {name}"
         )
     return found
+
+
+def _without_rigid_bonds(
+    system: openmm.System, positions: NDArray[np.float64], forces: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Takes from the forces what constraints cancel, their projection on the rigid bonds.
+
+    F - J^T (J J^T)^-1 J F, with a row of J for each constraint: the bond's vector at one end, its
+    negative at the other. Molecules are whole in the positions of a context.
+    """
+    n_constraints = system.getNumConstraints()
+    if n_constraints == 0:
+        return forces
+    ends = np.array([system.getConstraintParameters(i)[:2] for i in range(n_constraints)])
+    bonds = positions[ends[:, 0]] - positions[ends[:, 1]]
+    columns = (3 * ends[:, :, None] + np.arange(3)).reshape(n_constraints, 6)
+    rows = np.repeat(np.arange(n_constraints), 6)
+    values = np.concatenate([bonds, -bonds], axis=1)
+    jacobian = csr_array((values.ravel(), (rows, columns.ravel())), (n_constraints, forces.size))
+    multipliers = spsolve((jacobian @ jacobian.T).tocsc(), jacobian @ forces.ravel())
+    projected: NDArray[np.float64] = forces - (jacobian.T @ multipliers).reshape(-1, 3)
+    return projected
 
 
 def _summarize(energy: float, forces: NDArray[np.float64]) -> Forces:
