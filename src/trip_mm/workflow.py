@@ -10,6 +10,7 @@ from trip_mm.locking import locked
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
 from trip_mm.simulation.checks import check_stages, check_structure, check_velocities
+from trip_mm.simulation.continuation import record_continuation
 from trip_mm.simulation.execution import execute, prepare
 from trip_mm.simulation.extension import lengthen
 from trip_mm.simulation.plan import RunOptions, RunPlan, load_configs, make_plan, resolve_backend_of
@@ -111,7 +112,7 @@ def resume(
         return _nothing_to_resume(directory, listener)
     with locked(directory.path):
         plan = RunPlan.from_dict(read_json(directory.path / RUN_FILE))
-        chosen = plan
+        recorded = chosen = plan
         if platform is not None or threads is not None:
             chosen = replace(chosen, platform=moved_platform(plan.platform, platform, threads))
         if backend is not None:
@@ -119,10 +120,11 @@ def resume(
         check_models(plan, directory.path)
         structure = load_structure(directory.path / STRUCTURE_FILE)
         if until is not None:
-            lengthened = lengthen(directory, plan, structure, until)
+            recorded = lengthen(directory, plan, structure, until)
             if directory.finished:
                 return _nothing_to_resume(directory, listener)
-            chosen = replace(chosen, stages=lengthened.stages, protocol=lengthened.protocol)
+            chosen = replace(chosen, stages=recorded.stages, protocol=recorded.protocol)
+        record_continuation(directory, recorded, chosen, structure)
         execute(directory, chosen, structure, listener, analyze_torsions)
     return directory.path
 

@@ -17,6 +17,7 @@ import pytest
 
 import trip_mm
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import read_json
 from trip_mm.simulation.checkpoints import read_checkpoint
 from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.monitor import BondFindings, BondWatch
@@ -234,6 +235,27 @@ def test_a_signal_stops_the_run_at_a_whole_step(
     assert checkpoint is not None
     assert checkpoint.progress.transferred_protons == 3
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_it_was_continued_on_is_recorded(uninterrupted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out, symlinks=True)
+    trip_mm.resume(out, until="0.61 ps")
+    assert "continuations" not in read_json(out / "run.json")
+    assert "All stages ran on OpenMM's Reference platform" in (out / "methods.md").read_text()
+    trip_mm.resume(out, until="0.62 ps", platform="CPU", threads=1)
+    trip_mm.resume(out, until="0.63 ps")
+    first, second = read_json(out / "run.json")["continuations"]
+    assert (first["stage"], first["step"], first["platform"]["name"]) == ("npt", 610, "CPU")
+    assert (second["stage"], second["step"], second["platform"]["name"]) == (
+        "npt",
+        620,
+        "Reference",
+    )
+    text = (out / "methods.md").read_text()
+    assert "The run began on OpenMM's Reference platform in double precision." in text
+    assert "From step 610 of npt on it ran on OpenMM's CPU platform with 1 threads." in text
+    assert "0.63 ps" in text
 
 
 def test_what_cannot_be_resumed_says_why(uninterrupted: Path, tmp_path: Path, inputs: Path) -> None:

@@ -53,3 +53,43 @@ def test_peptides_of_several_chains_are_told_apart(tmp_path: Path) -> None:
         make_plan(system, protocol, RunOptions()), build_structure(system, seed=1), {}
     )
     assert "the solute GLY-ALA and GLY-ALA (" in text
+
+
+def _text(system: dict[str, object], platform: str, *stages: dict[str, object]) -> str:
+    parsed = parse_system(system, "x.yaml")
+    protocol = parse_protocol({"stages": list(stages or ({"kind": "minimize"},))}, "p.yaml")
+    plan = make_plan(parsed, protocol, RunOptions(platform=platform))
+    return methods_text(plan, build_structure(parsed, seed=1), {})
+
+
+def test_only_what_holds_is_said_of_the_numerics() -> None:
+    peptide = {"structure": {"sequence": "AAA", "termini": "zwitterion"}, "potential": "amber14"}
+    text = _text(peptide, "Reference")
+    assert "All stages ran on OpenMM's Reference platform in double precision." in text
+    assert "network" not in text
+    assert "Backbone torsions were analysed with MDAnalysis" in text
+    assert "MDAnalysis: A Python Package" in text
+    assert "without cutoff. Bonds to hydrogen and water are rigid." in text
+    assert "particle mesh Ewald" not in text
+    ethanol = {"structure": {"smiles": "CCO"}, "potential": {"trip": "trip-gfn2-s"}}
+    text = _text(ethanol, "CPU")
+    assert "All stages ran on OpenMM's CPU platform (network: float32)." in text
+    assert "MDAnalysis" not in text
+    boxed = {"solvent": {"edge": "12 A"}, "potential": "amber14"}
+    assert "particle mesh Ewald method" in _text(boxed, "CPU")
+
+
+def test_rigid_water_keeps_its_masses_in_words_too() -> None:
+    heavy = {
+        "kind": "nvt",
+        "duration": "4 fs",
+        "timestep": "2 fs",
+        "hydrogen_mass": "2 u",
+        "temperature": "298 K",
+    }
+    sentence = "Hydrogen masses were repartitioned to 2 u"
+    boxed = {"solvent": {"edge": "12 A"}}
+    assert f"{sentence} (not in rigid water)." in _text(
+        {**boxed, "potential": "amber14"}, "CPU", heavy
+    )
+    assert f"{sentence}." in _text({**boxed, "potential": {"trip": "trip-gfn2-s"}}, "CPU", heavy)

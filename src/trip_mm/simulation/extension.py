@@ -67,7 +67,8 @@ def lengthen(
     # Killed in between, the run is one of the earlier length that `resume` completes again.
     (directory.path / SUMMARY_FILE).unlink(missing_ok=True)
     stage_directory.done.unlink(missing_ok=True)
-    methods = methods_text(lengthened, structure, record["versions"])
+    continuations = record.get("continuations", [])
+    methods = methods_text(lengthened, structure, record["versions"], continuations)
     write_atomically(directory.path / METHODS_FILE, methods.encode())
     extensions = [*record.get("extensions", []), extension]
     write_json(

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from trip_mm.elements import formula
 from trip_mm.precision.record import PrecisionCheck
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.committee_reporter import kcal_per_mol_angstrom
 from trip_mm.simulation.plan import RunPlan
+from trip_mm.simulation.platforms import PlatformChoice
 from trip_mm.simulation.potentials import amber14_cutoff
 from trip_mm.simulation.schedule import RAMP_INCREMENTS, temperature_schedule
 from trip_mm.simulation.stage import ResolvedStage
@@ -68,8 +70,20 @@ _CITATIONS = {
 }
 
 
-def methods_text(plan: RunPlan, structure: BuiltStructure, versions: dict[str, str]) -> str:
-    """Returns the content of methods.md."""
+def methods_text(
+    plan: RunPlan,
+    structure: BuiltStructure,
+    versions: dict[str, str],
+    continuations: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Returns the content of methods.md.
+
+    Args:
+        plan: what the run began with.
+        structure: of the run.
+        versions: of the software.
+        continuations: as run.json records them; what it went on with.
+    """
     paragraphs = [
         f"# Methods: {plan.name}",
         _system_paragraph(structure),
@@ -81,11 +95,11 @@ def methods_text(plan: RunPlan, structure: BuiltStructure, versions: dict[str, s
             f"{index + 1}. **{stage.name}.** {_stage_sentence(plan, index)}"
             for index, stage in enumerate(plan.stages)
         ),
-        _numerics_paragraph(plan),
+        _numerics_paragraph(plan, structure, continuations),
         "## Software",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
         "## References",
-        "\n".join(f"- {citation}" for citation in _citations(plan)),
+        "\n".join(f"- {citation}" for citation in _citations(plan, structure)),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
@@ -124,11 +138,13 @@ def _potential_paragraph(plan: RunPlan, potential: str, structure: BuiltStructur
         text = f"**Amber14.** The Amber14 force field (protein: ff14SB) with {name} water"
         cutoff = amber14_cutoff(structure.box_vectors)
         if cutoff is None:
-            return text + ", without cutoff."
-        return (
-            f"{text}; smooth particle mesh Ewald with a real-space cutoff of "
-            f"{cutoff * NM_TO_ANGSTROM:.2f} A. Bonds to hydrogen and water are rigid."
-        )
+            text += ", without cutoff"
+        else:
+            text += (
+                "; smooth particle mesh Ewald with a real-space cutoff of "
+                f"{cutoff * NM_TO_ANGSTROM:.2f} A"
+            )
+        return text + ". Bonds to hydrogen and water are rigid."
     if kind == "trip":
         record = plan.models[potential]
         return (
@@ -200,8 +216,8 @@ def _stage_sentence(plan: RunPlan, index: int) -> str:
     if stage.kind == "minimize":
         limit = f", at most {stage.max_iterations} iterations" if stage.max_iterations else ""
         return (
-            f"Energy minimization (L-BFGS) {on} to a root-mean-square force of "
-            f"{stage.tolerance_kj_per_mol_nm:g} kJ/mol/nm{limit}."
+            f"Energy minimization (L-BFGS) {on} until the root-mean-square force fell below "
+            f"{stage.tolerance_kj_per_mol_nm:g} kJ/mol/nm or the energy no longer fell{limit}."
         )
     ensembles = {"nvt": "Constant volume", "npt": "Constant pressure", "nve": "Constant energy"}
     text = (
@@ -214,7 +230,8 @@ def _stage_sentence(plan: RunPlan, index: int) -> str:
             f"{stage.temperature_start_k:g} K."
         )
     if stage.hydrogen_mass_u is not None:
-        text += f" Hydrogen masses were repartitioned to {stage.hydrogen_mass_u:g} u."
+        rigid = " (not in rigid water)" if plan.stage_potential(index).is_classical else ""
+        text += f" Hydrogen masses were repartitioned to {stage.hydrogen_mass_u:g} u{rigid}."
     return text
 
 
@@ -241,21 +258,56 @@ def _control(stage: ResolvedStage) -> str:
     return text
 
 
-def _numerics_paragraph(plan: RunPlan) -> str:
-    return (
-        f"All stages ran on OpenMM's {plan.platform.name} platform in {plan.platform.precision} "
-        f"precision (network: {plan.platform.dtype}). Every random number derives from the seed "
-        f"{plan.seed}. Backbone torsions were analysed with MDAnalysis on the trajectory of the "
-        "last dynamics stage."
-    )
+def _numerics_paragraph(
+    plan: RunPlan, structure: BuiltStructure, continuations: Sequence[dict[str, Any]]
+) -> str:
+    text = f"All stages ran on {_platform(plan, plan.platform)}."
+    if continuations:
+        text = f"The run began on {_platform(plan, plan.platform)}."
+    for item in continuations:
+        platform = PlatformChoice(**item["platform"])
+        backend = f", force backend {item['backend']}" if plan.uses_networks() else ""
+        text += (
+            f" From step {item['step']} of {item['stage']} on it ran on "
+            f"{_platform(plan, platform)} with {platform.threads} threads{backend}."
+        )
+    text += f" Every random number derives from the seed {plan.seed}."
+    if _has_backbone_torsions(structure):
+        text += (
+            " Backbone torsions were analysed with MDAnalysis on the trajectory of the last "
+            "dynamics stage."
+        )
+    return text
 
 
-def _citations(plan: RunPlan) -> Sequence[str]:
-    used = ["openmm", "mdanalysis"]
+def _platform(plan: RunPlan, platform: PlatformChoice) -> str:
+    """Names a platform and the precision that it has or that was chosen; CPU has none to choose."""
+    text = f"OpenMM's {platform.name} platform"
+    if platform.on_gpu:
+        text += f" in {platform.precision} precision"
+    elif platform.name == "Reference":
+        text += " in double precision"
+    return text + (f" (network: {platform.dtype})" if plan.uses_networks() else "")
+
+
+def _has_backbone_torsions(structure: BuiltStructure) -> bool:
+    """Whether a residue stands between two peptide bonds."""
+    before, after = set(), set()
+    for bond in structure.topology.bonds():
+        ends = {atom.name: atom.residue.index for atom in bond}
+        if ends.keys() == {"C", "N"} and ends["C"] != ends["N"]:
+            after.add(ends["C"])
+            before.add(ends["N"])
+    return not before.isdisjoint(after)
+
+
+def _citations(plan: RunPlan, structure: BuiltStructure) -> Sequence[str]:
+    used = ["openmm", *(["mdanalysis"] if _has_backbone_torsions(structure) else [])]
+    ewald = ["pme"] if structure.box_vectors is not None else []
     for potential in plan.potentials():
         used.append(potential.kind)
         if potential.kind == "amber14":
-            used += ["pme"] + (["tip3pfb"] if potential.name == "tip3pfb" else [])
+            used += ewald + (["tip3pfb"] if potential.name == "tip3pfb" else [])
         if potential.kind == "trip" and plan.backend == "torch":
             used.append("openmm-torch")
         record = plan.models.get(str(potential))
@@ -264,7 +316,7 @@ def _citations(plan: RunPlan) -> Sequence[str]:
     for potential in plan.inner_potentials():
         used.append(potential.kind)
         if potential.kind == "amber14":
-            used += ["pme"] + (["tip3pfb"] if potential.name == "tip3pfb" else [])
+            used += ewald + (["tip3pfb"] if potential.name == "tip3pfb" else [])
         used += ["respa", "ml-respa"]
     baths = [stage for stage in plan.stages if stage.kind in ("nvt", "npt")]
     if any(stage.multiple_timesteps is None for stage in baths):
