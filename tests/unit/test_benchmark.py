@@ -16,6 +16,11 @@ from trip_mm.errors import ConfigError, MissingDependencyError
 from trip_mm.model.config import TripConfig
 
 
+def test_a_system_file_needs_no_name(tmp_path: Path) -> None:
+    (tmp_path / "methane.yaml").write_text("structure: {smiles: C}\npotential: trip:trip-gfn2-s\n")
+    assert len(build_system(str(tmp_path / "methane.yaml"), seed=1).atomic_numbers) == 5
+
+
 def test_cases_of_a_system_follow_each_other() -> None:
     cases = expand(
         ["a", "b"], ["new:trip-s"], ["direct", "torch"], ["kernels", "plain"], ["nequip"]

@@ -205,6 +205,20 @@ def test_timestep_rules(changes, problem):
     assert problem in str(raised.value)
 
 
+def test_nothing_heats_at_constant_energy():
+    nve = {"kind": "nve", "duration": "1 ps", "timestep": "0.5 fs"}
+    ramp = {"start": "100 K", "end": "298 K"}
+    with pytest.raises(ConfigError, match=r"stages\[0\].temperature: goes up or down, but nothing"):
+        parse_protocol({"stages": [{**nve, "temperature": ramp}]}, "p.yaml")
+    flat = {"start": "298 K", "end": "298 K"}
+    assert parse_protocol({"stages": [{**nve, "temperature": flat}]}, "p.yaml")
+
+
+def test_hydrogen_cannot_become_lighter():
+    with pytest.raises(ConfigError, match=r"hydrogen_mass: is less than that of hydrogen"):
+        parse_protocol(stage(hydrogen_mass="0.1 u"), "p.yaml")
+
+
 def test_duration_must_be_whole_steps_and_names_neighbours():
     with pytest.raises(ConfigError) as raised:
         parse_protocol(stage(duration="1.0003 ps"), "p.yaml")
@@ -331,6 +345,20 @@ def test_protocol_override(override, check):
 )
 def test_potential_override(override, potential):
     assert str(load_system(ROOT / "systems/trialanine.yaml", [override]).potential) == potential
+
+
+def test_the_precision_of_a_potential_in_short_form(tmp_path):
+    path = tmp_path / "x.yaml"
+    for text, potential in (
+        ("trip:trip-gfn2-s", "trip:trip-gfn2-s@bf16"),
+        ("{trip: trip-gfn2-s}", "trip:trip-gfn2-s@bf16"),
+        ("'trip:trip-gfn2-s@tf32'", "trip:trip-gfn2-s@bf16"),
+    ):
+        path.write_text(f"structure: {{smiles: O}}\npotential: {text}\n")
+        assert str(load_system(path, ["potential.precision=bf16"]).potential) == potential
+    path.write_text("structure: {smiles: O}\npotential: amber14\n")
+    with pytest.raises(ConfigError, match="precision bf16 is one of trip potentials"):
+        load_system(path, ["potential.precision=bf16"])
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,12 @@ def test_overrides_go_where_their_key_belongs() -> None:
     )
 
 
+@pytest.mark.parametrize("override", ["system=water.yaml", "protocol=thesis", "system"])
+def test_an_override_without_a_key_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"write (system|protocol)\.KEY=VALUE for a setting"):
+        split_overrides([override])
+
+
 @pytest.mark.parametrize(
     ("override", "place"),
     [
@@ -232,10 +238,33 @@ def test_a_run_keeps_its_precision_where_it_continues(
         (PlatformChoice("CUDA", "mixed", 2), "CPU", PlatformChoice("CPU", "single", 2)),
         (PlatformChoice("CPU", "single", 2), "Reference", PlatformChoice("Reference", "single", 2)),
     ):
-        written = replace(plan(stage()), platform=before).to_dict()
+        written = {**replace(plan(stage()), platform=before).to_dict(), "versions": {}}
         (tmp_path / "run.json").write_text(json.dumps(written))
         workflow.resume(tmp_path, platform=platform)
         assert continued.pop() == after
+
+
+def test_rigid_bonds_carry_no_force() -> None:
+    """A water whose forces are along its bonds alone, and one that is pulled as a whole."""
+    water = np.array([[0.0, 0.0, 0.0], [0.09572, 0.0, 0.0], [-0.024, 0.0927, 0.0]])
+    positions = np.concatenate([water, water + 0.5])
+    system = openmm.System()
+    for mass in (16.0, 1.0, 1.0) * 2:
+        system.addParticle(mass)
+    for first in (0, 3):
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            distance = float(np.linalg.norm(water[one] - water[other]))
+            system.addConstraint(first + one, first + other, distance)
+    along = np.zeros((6, 3))
+    for strength, (one, other) in enumerate(((0, 1), (0, 2), (1, 2)), start=1):
+        bond = 500.0 * strength * (positions[one] - positions[other])
+        along[one] += bond
+        along[other] -= bond
+    pulled = np.zeros((6, 3))
+    pulled[3:] = [1.0, -2.0, 3.0]
+    found = minimization._without_rigid_bonds(system, positions, along + pulled)
+    np.testing.assert_allclose(found, pulled, atol=1e-9)
+    assert np.abs(along).max() > 50.0
 
 
 @pytest.mark.parametrize("zero_kj_per_mol", [0.0, -1e8])

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from trip_mm.errors import ConfigError
 from trip_mm.simulation.building import build_structure
 from trip_mm.simulation.catalog import find_config
-from trip_mm.simulation.config_io import read_yaml, validate
+from trip_mm.simulation.config_io import validate
+from trip_mm.simulation.schema import load_system
 from trip_mm.simulation.system_config import SystemConfig
 from trip_mm.units import AMU_ANGSTROM2_PER_FS2_TO_EV, BOLTZMANN_CONSTANT, NM_TO_ANGSTROM
 
@@ -110,7 +111,7 @@ def build_system(name: str, seed: int) -> BenchmarkSystem:
         config = _water(name)
     else:
         path = find_config("systems", name)
-        config = validate(SystemConfig, read_yaml(path), str(path))
+        config = load_system(path)
     built = build_structure(config, seed)
     atoms = list(built.topology.atoms())
     numbers = np.array([atom.element.atomic_number for atom in atoms], dtype=np.int64)

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from trip_mm.errors import ConfigError
 from trip_mm.simulation.config_io import (
@@ -17,7 +17,9 @@ from trip_mm.simulation.config_io import (
     parse_yaml,
     split_path,
 )
-from trip_mm.simulation.protocol_config import KEYS_OF_KIND, StageSettings
+from trip_mm.simulation.protocol_config import StageSettings
+from trip_mm.simulation.stage_keys import KEYS_OF_KIND
+from trip_mm.simulation.system_config import PotentialConfig
 
 _PROTOCOL_KEYS = ("stages", "defaults", "seed")
 _STAGE_KEYS = frozenset().union(*KEYS_OF_KIND.values()) - {"name", "potential"}
@@ -33,10 +35,15 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     for_protocol: list[str] = []
     for override in overrides:
         first = override.split("=")[0].split(".")[0].split("[")[0].strip()
-        if first == "system":
-            for_system.append(override.split(".", 1)[1])
-        elif first == "protocol":
-            for_protocol.append(override.split(".", 1)[1])
+        if first in ("system", "protocol"):
+            path, _, value = override.partition("=")
+            key = path.partition(".")[2]
+            if not key:
+                raise ConfigError(
+                    f"--set {override!r}: write {first}.KEY=VALUE for a setting in the {first} file"
+                    "; another file is an argument of the command"
+                )
+            (for_system if first == "system" else for_protocol).append(f"{key}={value}")
         elif first in _PROTOCOL_KEYS:
             for_protocol.append(override)
         elif first in _STAGE_KEYS:
@@ -82,12 +89,22 @@ def _assign(
     for part in path[:-1]:
         key = _existing_key(current, part, walked, model, where)
         child = current[key] if isinstance(current, list) else current.get(key)
+        if key == "potential" and path[-1] == "precision" and isinstance(child, str):
+            current[key] = child = _expanded_potential(child)
         if (key == "potential" and path[-1] != "precision") or (
             child is None and isinstance(current, dict)
         ):
             current[key] = child = {}
         current, walked = child, (*walked, key)
     current[_existing_key(current, path[-1], walked, model, where)] = value
+
+
+def _expanded_potential(text: str) -> Any:
+    """Returns `trip:NAME` as `{trip: NAME}`; a text that means nothing is left to its file."""
+    try:
+        return PotentialConfig.model_validate(text).model_dump()
+    except ValidationError:
+        return text
 
 
 def _existing_key(

@@ -45,35 +45,15 @@ from trip_mm.simulation.stage import (
     step_problem,
     timestep_problem,
 )
+from trip_mm.simulation.stage_keys import (
+    EXAMPLES,
+    KEYS_OF_KIND,
+    OUTPUT_INTERVALS,
+    REQUIRED_OF_KIND,
+)
 from trip_mm.simulation.system_config import PotentialConfig, PotentialKind, Settings
 
 StageKind = Literal["minimize", "nvt", "npt", "nve"]
-
-_INTERVALS = ("trajectory_interval", "log_interval", "checkpoint_interval")
-_DYNAMICS = frozenset(
-    {"name", "kind", "potential", "duration", "timestep", "hydrogen_mass", "committee"}
-    | {"multiple_timesteps", *_INTERVALS}
-)
-KEYS_OF_KIND: dict[str, frozenset[str]] = {
-    "minimize": frozenset({"name", "kind", "potential", "tolerance", "max_iterations"}),
-    "nve": _DYNAMICS | {"temperature"},
-    "nvt": _DYNAMICS | {"temperature", "friction"},
-    "npt": _DYNAMICS | {"temperature", "friction", "pressure", "barostat_interval"},
-}
-"""YAML keys that mean something in each kind of stage."""
-
-_REQUIRED = {
-    "minimize": (),
-    "nve": ("duration", "timestep"),
-    "nvt": ("duration", "timestep", "temperature"),
-    "npt": ("duration", "timestep", "temperature", "pressure"),
-}
-_EXAMPLES = {
-    "duration": "100 ps",
-    "timestep": "0.5 fs",
-    "temperature": "298 K",
-    "pressure": "1 bar",
-}
 
 
 class TemperatureRamp(Settings):
@@ -89,6 +69,11 @@ class TemperatureRamp(Settings):
             return value
         parse_quantity(value, TEMPERATURE)
         return {"start": value, "end": value}
+
+    @property
+    def is_ramp(self) -> bool:
+        """Whether the temperature changes."""
+        return self.start_k != self.end_k
 
 
 class TimestepConfig(Settings):
@@ -188,12 +173,18 @@ class StageConfig(StageSettings):
             for key in sorted(given - KEYS_OF_KIND[self.kind])
         ]
         found += [
-            (key, f"is required in a stage of kind {self.kind}; write for example {_EXAMPLES[key]}")
-            for key in _REQUIRED[self.kind]
+            (key, f"is required in a stage of kind {self.kind}; write for example {EXAMPLES[key]}")
+            for key in REQUIRED_OF_KIND[self.kind]
             if key not in given
         ]
         if self.multiple_timesteps is not None and self.potential is not None:
             found += self.multiple_timesteps.problems_on(self.potential.kind)
+        if self.kind == "nve" and self.temperature is not None and self.temperature.is_ramp:
+            found.append(
+                ("temperature", "goes up or down, but nothing heats in nve; give one value")
+            )
+        if self.hydrogen_mass_u is not None and self.hydrogen_mass_u < 1.0:
+            found.append(("hydrogen_mass", "is less than that of hydrogen; write for example 2 u"))
         if not found and self.timestep is not None:
             kinds = [self.potential.is_classical] if self.potential else [False, True]
             for classical in kinds if self.multiple_timesteps is None else [False]:
@@ -300,7 +291,7 @@ class StageConfig(StageSettings):
         if too_long is not None:
             return [("timestep", too_long)]
         durations = [("duration", self.duration_ps)]
-        durations += [(key, getattr(self, f"{key}_ps")) for key in _INTERVALS]
+        durations += [(key, getattr(self, f"{key}_ps")) for key in OUTPUT_INTERVALS]
         if self.committee is not None:
             durations.append(("committee.every", self.committee.every_ps))
         checked = [(key, step_problem(d, timestep_fs)) for key, d in durations if d is not None]
