@@ -53,6 +53,23 @@ def test_file_computes_the_same_in_a_process_without_trip_mm(
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
 
 
+@pytest.mark.parametrize("form", ["eager", "kernels", "scripted"])
+def test_an_element_that_the_model_lacks_is_not_taken_for_another(
+    form: str, potential: TripPotential
+) -> None:
+    """Nobody checks the elements of an exported file but the file itself."""
+    module = {
+        "eager": lambda: potential,
+        "kernels": potential.with_kernels,
+        "scripted": lambda: script(potential),
+    }[form]()
+    positions = torch.tensor(WATER)
+    assert torch.isfinite(module(positions, torch.tensor([8, 1, 1]), None))
+    for numbers in ([16, 1, 1], [8, 1, 9]):
+        with pytest.raises((IndexError, RuntimeError), match="index out of range"):
+            module(positions, torch.tensor(numbers), None)
+
+
 def test_float32_passes_its_check(potential: TripPotential) -> None:
     script(potential.to(torch.float32))
 

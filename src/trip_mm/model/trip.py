@@ -69,7 +69,8 @@ class TripModel(nn.Module):
     def _register_statistics(self) -> None:
         """Registers what a checkpoint carries besides the weights, and the table of elements."""
         elements = torch.tensor(self.config.elements, dtype=torch.int64)
-        rows = torch.zeros(119, dtype=torch.int64)
+        # A row that is not there for every other element: what is looked up by it fails.
+        rows = torch.full((119,), len(elements), dtype=torch.int64)
         rows[elements] = torch.arange(len(elements))
         lone = elements if self.config.lone_atoms == "exact" else elements[:0]
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
