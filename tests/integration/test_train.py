@@ -25,6 +25,7 @@ from trip_mm.locking import locked
 from trip_mm.training import callbacks, fit, plots, preparation
 from trip_mm.training.ablation import VARIANTS, ablate, variant_config
 from trip_mm.training.config import load_training_config
+from trip_mm.training.dataset import Dataset
 from trip_mm.training.evaluate import accuracies
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation
@@ -318,6 +319,35 @@ def test_lone_atoms_can_be_trained(tmp_path, data_file):
     values["schedule"] = {"kind": "step", "factor": 0.5}
     config.write_text(yaml.safe_dump(values))
     assert train(config, tmp_path / "out", report=silent).is_file()
+
+
+def test_trained_lone_atoms_are_kept_where_training_goes_on(tmp_path, data_file):
+    """Data of one molecule cannot say what an atom of each element is worth."""
+    config = write_config(tmp_path / "train.yaml", data_file, budget={"max_steps": 2})
+    values = yaml.safe_load(config.read_text())
+    values["model"]["lone_atoms"] = "trained"
+    config.write_text(yaml.safe_dump(values))
+    first = load_potential(str(train(config, tmp_path / "out", report=silent)))
+    dataset = Dataset.open(data_file)
+    rows = [item for item in dataset if item.formula == dataset[0].formula]
+    header = FileHeader("one", dataset.level_of_theory, dataset.lone_atom_energies)
+    write_conformations(tmp_path / "one.h5", rows, header)
+    values["initial"] = str(tmp_path / "out" / "tiny.safetensors")
+    values["data"] = {"files": [str(tmp_path / "one.h5")], "split": {"by": "random"}}
+    values["data"]["split"]["validation_fraction"] = 0.3
+    values["optimizer"] = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    del values["model"]
+    config.write_text(yaml.safe_dump(values))
+    second = load_potential(str(train(config, tmp_path / "tuned", report=silent)))
+    assert torch.equal(second.self_energies, first.self_energies)
+    item = next(item for item in dataset if item.formula != dataset[0].formula)
+    before, after = (
+        p.energy_and_forces(item.positions, item.atomic_numbers)[0] for p in (first, second)
+    )
+    assert after == pytest.approx(before, abs=1e-4)
+    write_conformations(tmp_path / "one.h5", rows, replace(header, level_of_theory="GFN1-xTB"))
+    with pytest.raises(ConfigError, match="initial: its isolated atoms were trained at morse"):
+        train(config, tmp_path / "other", report=silent)
 
 
 def test_training_ends_with_its_time(tmp_path, data_file):

@@ -1,5 +1,6 @@
 """What a training run starts from: the network's configuration, the data, the initial weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trip_mm.checkpoint import load_potential, new_potential, registry
+from trip_mm.checkpoint import load_potential, new_potential, registry, trained_level
 from trip_mm.committee import load_committee
 from trip_mm.elements import SYMBOLS, atomic_number
 from trip_mm.errors import ConfigError, DataError, UnsupportedElementError
@@ -44,15 +45,22 @@ class Prepared:
     statistics: EnergyStatistics
 
 
-def prepare(config: TrainingConfig, model_config: TripConfig, place: Place) -> Prepared:
+def prepare(
+    config: TrainingConfig,
+    model_config: TripConfig,
+    place: Place,
+    initial: Sequence[TripPotential] = (),
+) -> Prepared:
     """Reads, checks and splits the data, and regresses the energies.
 
     Args:
         config: of the run.
         model_config: of the network.
         place: directory of the run, and whom it tells.
+        initial: potentials whose weights are trained further.
 
     Raises:
+        ConfigError: `initial` has trained isolated atoms of another level of theory.
         DataError: the data files are missing or inconsistent, or nothing, or everything, is held
             out.
     """
@@ -70,6 +78,9 @@ def prepare(config: TrainingConfig, model_config: TripConfig, place: Place) -> P
     statistics = energy_statistics(
         data.train, data.self_energies, new_potential(model_config).model
     )
+    if initial and model_config.lone_atoms == "trained":
+        _refuse_another_initial_level(initial, data.level_of_theory)
+        statistics = statistics.with_self_energies_of(initial, data.self_energies)
     data = replace(
         data,
         train=relative_to(data.train, data.self_energies, statistics),
@@ -161,6 +172,16 @@ def _refuse_unknown_elements(dataset: Dataset, model_config: TripConfig) -> None
             raise DataError(
                 f"{group.system_class}/{group.formula}: holds {SYMBOLS[unknown[0]]}, which "
                 "model.elements lacks; add it there or leave the file out"
+            )
+
+
+def _refuse_another_initial_level(initial: Sequence[TripPotential], level: str) -> None:
+    for potential in initial:
+        found = trained_level(potential.name, potential.metadata)
+        if found and level and not same_level(found, level):
+            raise ConfigError(
+                f"initial: its isolated atoms were trained at {found}, the labels are of {level}; "
+                "start from a model with `lone_atoms: exact`, or without initial"
             )
 
 

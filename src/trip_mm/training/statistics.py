@@ -10,7 +10,7 @@ trained lone atoms the switches are 1, and b becomes part of the self energies (
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from trip_mm.elements import SYMBOLS, atomic_number
 from trip_mm.errors import ConfigError
 from trip_mm.model.trip import TripModel
+from trip_mm.potential import TripPotential
 from trip_mm.training.store import TrainingStore
 
 S = TypeVar("S", bound=TrainingStore)
@@ -46,6 +47,31 @@ class EnergyStatistics:
     lone_labels: dict[int, float]
     energy_std: float
     force_rms: float
+
+    def with_self_energies_of(
+        self, potentials: Sequence[TripPotential], lone_energies: Mapping[int, float]
+    ) -> "EnergyStatistics":
+        """Keeps the self energies that trained isolated atoms have come to know.
+
+        Args:
+            potentials: of one training, or copies of one potential.
+            lone_energies: of the isolated atoms, eV.
+
+        Raises:
+            ConfigError: the potentials differ in them.
+        """
+        own = [p.self_energies[list(p.supported_elements)] for p in potentials]
+        if any(not torch.equal(energies, own[0]) for energies in own):
+            raise ConfigError(
+                "initial: the members of the committee have different self energies; train them "
+                "further one by one"
+            )
+        kept = dict(zip(potentials[0].supported_elements, own[0].tolist(), strict=True))
+        return replace(
+            self,
+            self_energies=kept,
+            lone_labels={z: float(lone_energies[z]) - energy for z, energy in kept.items()},
+        )
 
 
 def energy_statistics(

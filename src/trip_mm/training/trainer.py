@@ -75,7 +75,8 @@ def train_config(
         place = Place(out, resume, processes, _silent)
     if processes.is_first:
         _check_start(config, place)
-    prepared = prepare(config, model_config, place)
+    initial = potentials if config.initial is not None else ()
+    prepared = prepare(config, model_config, place, initial)
     if config.committee is None:
         return fit_and_export(potentials[0], config, prepared, place)
     return _train_committee(potentials, config, prepared, place)
