@@ -215,9 +215,17 @@ def test_known_labels_must_be_of_the_same_method_and_spin(tmp_path: Path) -> Non
         assert three.n_unpaired == 2
         assert three.energy > one.energy + 1.0
     with h5py.File(job.out, "r+") as file:
+        file["water/H2O/energies"][0] = np.nan
+    again = replace(job, out=tmp_path / "missing.h5", known=(job.out,))
+    assert np.isfinite([item.energy for item in Dataset.open(label(again))]).all()
+    with h5py.File(job.out, "r+") as file:
         energies = json.loads(file.attrs["lone_atom_energies"])
         file.attrs["lone_atom_energies"] = json.dumps({k: v - 1.0 for k, v in energies.items()})
     with pytest.raises(DataError, match=r"gfn1.h5: isolated atoms have other energies"):
+        label(replace(job, out=tmp_path / "again.h5", known=(job.out,)))
+    with h5py.File(job.out, "r+") as file:
+        file.attrs["lone_atom_energies"] = "{}"
+    with pytest.raises(DataError, match=r"gfn1.h5: isolated atoms have other energies there, or"):
         label(replace(job, out=tmp_path / "again.h5", known=(job.out,)))
     with pytest.raises(ConfigError, match="first 0"):
         replace(job, first=0)

@@ -66,15 +66,12 @@ def read_known_labels(
                 f"{path}: labels at {dataset.level_of_theory or 'no stated level'} cannot be taken "
                 f"over into labels at {level}"
             )
-        shared = {
-            number: energy
-            for number, energy in dataset.lone_atom_energies.items()
-            if number in lone_atom_energies
-        }
-        if not same_energies(shared, {number: lone_atom_energies[number] for number in shared}):
+        expected = {z: lone_atom_energies[z] for z in dataset.elements() if z in lone_atom_energies}
+        stated = {z: e for z, e in dataset.lone_atom_energies.items() if z in expected}
+        if not same_energies(stated, expected):
             raise DataError(
-                f"{path}: isolated atoms have other energies there, as of another version of the "
-                "program; label these geometries again"
+                f"{path}: isolated atoms have other energies there, or none, as of another program "
+                "or version; label these geometries again"
             )
         found.update((_key(item), item) for item in dataset if _is_kept(item, max_force))
     return KnownLabels(found)
@@ -82,7 +79,8 @@ def read_known_labels(
 
 def _is_kept(item: Conformation, max_force: float) -> bool:
     """Missing labels, which are NaN, are not."""
-    return bool(np.linalg.norm(item.forces, axis=-1).max() <= max_force)
+    largest = np.linalg.norm(item.forces, axis=-1).max()
+    return bool(np.isfinite(item.energy) and largest <= max_force)
 
 
 def _key(item: Conformation) -> bytes:
