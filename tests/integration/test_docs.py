@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from trip_mm.cli.main import app
 from trip_mm.simulation.schema import load_protocol, load_system
 from trip_mm.training.config import parse_training_config
+from trip_mm.training.dataset import Dataset
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,10 +46,28 @@ def test_yaml_of_the_running_page_loads(tmp_path: Path) -> None:
 
 
 def test_yaml_of_the_training_page_loads() -> None:
-    whole, tuning = map(yaml.safe_load, blocks(ROOT / "docs" / "training.md", "yaml"))
+    whole, own, tuning = map(yaml.safe_load, blocks(ROOT / "docs" / "training.md", "yaml"))
     assert parse_training_config(whole, "whole").validation.early_stopping == 10
+    found = parse_training_config({**whole, **own}, "own").data.lone_atom_energies_ev
+    assert found["O"] == pytest.approx(-2042.009512)
     config = parse_training_config(tuning, "tuning")
     assert config.frozen == ("embedding", "blocks.0")
+
+
+def test_labels_with_names_of_other_programs_are_renamed_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ase", reason="extended XYZ is read by ASE")
+    (tmp_path / "mace.xyz").write_text(
+        '2\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-31.5 pbc="F F F"\n'
+        "H 0 0 0 0.1 0 0\nH 0.74 0 0 -0.1 0 0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    rename, *_ = blocks(ROOT / "docs" / "training.md", "python")
+    exec(compile(rename, "docs/training.md", "exec"), {})
+    (item,) = Dataset.open(tmp_path / "own.xyz")
+    assert item.energy == pytest.approx(-31.5)
+    assert item.forces[:, 0].tolist() == pytest.approx([0.1, -0.1])
 
 
 def test_commands_that_are_shown_exist() -> None:
