@@ -25,6 +25,7 @@ from trip_mm.units import ANGSTROM_TO_NM
 
 _KNOWN_RESIDUES = AMINO_ACID_NAMES | CAP_NAMES | WATER_NAMES | set(ION_CHARGES)
 _LONGEST_PEPTIDE_BOND_NM = 2.0 * ANGSTROM_TO_NM
+_WATER_HYDROGENS = 2
 _SMALLEST_BOX_NM = 0.5
 """Crystallographic records below this are place-holders (CRYST1 1 1 1), not boxes."""
 
@@ -38,11 +39,12 @@ def build_from_file(path: Path, ph: float, seed: int) -> Solute:
 
     Raises:
         UnsupportedSystemError: unreadable, residues missing from the chain, residues that are no
-            amino acids, caps, water or ions, or atoms that a residue does not have; the message
-            names them.
+            amino acids, caps, water or ions, or atoms that a residue or water does not have; the
+            message names them.
     """
     where = f"structure.file: {path.name}"
     fixer = _read(path, where)
+    _name_water_atoms(fixer.topology)
     _refuse_unknown_residues(fixer.topology, where)
     _refuse_missing_residues(fixer, where)
     fixer.findMissingAtoms()
@@ -53,6 +55,7 @@ def build_from_file(path: Path, ph: float, seed: int) -> Solute:
     box = _box_vectors(fixer.topology)
     _refuse_unknown_atoms(fixer.topology, where)
     built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
+    _refuse_unknown_water(built.topology, where)
     return replace(built, box_vectors=box, added_atoms=added)
 
 
@@ -74,6 +77,30 @@ def _read(path: Path, where: str) -> PDBFixer:
     if fixer.topology.getNumAtoms() == 0:
         raise UnsupportedSystemError(f"{where} holds no atoms; correct the file")
     return fixer
+
+
+def _name_water_atoms(topology: app.Topology) -> None:
+    """Names the atoms of waters O, H1, H2 and bonds them, whatever names the file has for them.
+
+    A water has one oxygen and at most two hydrogens, which are the same; others are left alone.
+    """
+    bonded = {frozenset(bond) for bond in topology.bonds()}
+    for residue in topology.residues():
+        atoms = list(residue.atoms())
+        oxygens = [atom for atom in atoms if atom.element is app.element.oxygen]
+        hydrogens = [atom for atom in atoms if atom.element is app.element.hydrogen]
+        if (
+            residue.name not in WATER_NAMES
+            or len(oxygens) != 1
+            or len(hydrogens) != len(atoms) - 1
+            or len(hydrogens) > _WATER_HYDROGENS
+        ):
+            continue
+        oxygens[0].name = "O"
+        for number, hydrogen in enumerate(hydrogens, start=1):
+            hydrogen.name = f"H{number}"
+            if frozenset((oxygens[0], hydrogen)) not in bonded:
+                topology.addBond(oxygens[0], hydrogen)
 
 
 def _missing_atoms(fixer: PDBFixer) -> tuple[str, ...]:
@@ -105,6 +132,21 @@ def _refuse_unknown_atoms(topology: app.Topology, where: str) -> None:
             + (f" (and {len(unknown) - 1} more such atoms)" if len(unknown) > 1 else "")
             + "; give it its PDB name, or remove it (hydrogens are added anyway)"
         )
+
+
+def _refuse_unknown_water(topology: app.Topology, where: str) -> None:
+    """Refuses waters with atoms that stay without a bond, once hydrogens are there."""
+    bonded = {atom.index for bond in topology.bonds() for atom in bond}
+    for residue in topology.residues():
+        if residue.name not in WATER_NAMES:
+            continue
+        lone = [atom.name for atom in residue.atoms() if atom.index not in bonded]
+        if lone:
+            raise UnsupportedSystemError(
+                f"{where}: {_residue_label(residue)} is called a water and has atoms without a "
+                f"bond: {', '.join(lone)}; a water is one O and at most two H: remove what is more "
+                "(the extra sites of four-point models, too), add an O that is missing"
+            )
 
 
 def _residue_label(residue: app.topology.Residue) -> str:
