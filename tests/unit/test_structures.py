@@ -57,3 +57,61 @@ def test_water_with_other_atoms_is_refused(load, names, left):
         load([*water("O H1 H2", 8, (5.0, 0.0, 0.0)), *water(names)])
     assert f"without a bond: {left};" in str(raised.value)
     assert "one O and at most two H" in str(raised.value)
+
+
+def peptide(keep=lambda atom: True, names=None, number=0, shift=(0.0, 0.0, 0.0), sequence="AA"):
+    """Records of a capped peptide, some of its atoms left out, some residues renamed."""
+    structure = {"sequence": sequence, "termini": "capped"}
+    built = build_structure(parse_system({"structure": structure, "potential": "amber14"}, "x"), 1)
+    return [
+        record(
+            atom.name,
+            (names or {}).get(atom.residue.name, atom.residue.name),
+            int(atom.residue.id) + number,
+            built.positions[atom.index] * 10 + np.array(shift),
+            atom.element.symbol,
+        )
+        for atom in built.topology.atoms()
+        if keep(atom)
+    ]
+
+
+def without(*residues):
+    return lambda atom: atom.residue.name not in residues
+
+
+FAR = (20.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "behind", [water("O H1 H2", shift=FAR), [record("NA", "NA", 9, FAR, "Na")]], ids=["HOH", "NA"]
+)
+def test_peptide_without_its_last_oxygen_before_water_or_ion_is_refused(load, behind):
+    open_end = peptide(without("NME"))
+    with pytest.raises(UnsupportedSystemError) as raised:
+        load(open_end + behind)
+    assert "C of ALA 3 of chain A is bonded to CA and O only" in str(raised.value)
+    assert "TER record after it" in str(raised.value)
+    built = load([*open_end, "TER", *behind])
+    assert built.added_atoms == ("OXT of ALA 3 of chain A",)
+
+
+def test_peptide_behind_water_in_its_chain_is_refused(load):
+    front = water("O H1 H2", number=1, shift=FAR)
+    open_start = peptide(without("ACE"))
+    with pytest.raises(
+        UnsupportedSystemError, match=r"N of ALA 2 .* bonded to CA and H only"
+    ) as raised:
+        load(front + open_start)
+    assert "TER record before it" in str(raised.value)
+    assert load([*front, "TER", *open_start]).net_charge == 1
+
+
+def test_lone_acetyl_is_refused(load):
+    with pytest.raises(UnsupportedSystemError, match=r"C of ACE 1 .* bonded to CH3 and O only"):
+        load([*peptide(without("ALA", "NME")), *water("O H1 H2", shift=FAR)])
+
+
+@pytest.mark.parametrize("sequence", ["GPA", "PG", "CRDEHK"])
+def test_complete_peptides_with_water_in_their_chain_are_built(load, sequence):
+    load(peptide(sequence=sequence) + water("O H1 H2", number=40, shift=FAR))

@@ -26,6 +26,10 @@ from trip_mm.units import ANGSTROM_TO_NM
 _KNOWN_RESIDUES = AMINO_ACID_NAMES | CAP_NAMES | WATER_NAMES | set(ION_CHARGES)
 _LONGEST_PEPTIDE_BOND_NM = 2.0 * ANGSTROM_TO_NM
 _WATER_HYDROGENS = 2
+_PEPTIDE_ENDS = ("N", "C")
+_FEWEST_BONDS = 3
+"""Of the N and C of amino acids and caps, with hydrogens."""
+
 _SMALLEST_BOX_NM = 0.5
 """Crystallographic records below this are place-holders (CRYST1 1 1 1), not boxes."""
 
@@ -39,8 +43,8 @@ def build_from_file(path: Path, ph: float, seed: int) -> Solute:
 
     Raises:
         UnsupportedSystemError: unreadable, residues missing from the chain, residues that are no
-            amino acids, caps, water or ions, or atoms that a residue or water does not have; the
-            message names them.
+            amino acids, caps, water or ions, atoms that a residue or water does not have, or
+            ends of a peptide that lack an atom; the message names them.
     """
     where = f"structure.file: {path.name}"
     fixer = _read(path, where)
@@ -56,6 +60,7 @@ def build_from_file(path: Path, ph: float, seed: int) -> Solute:
     _refuse_unknown_atoms(fixer.topology, where)
     built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
     _refuse_unknown_water(built.topology, where)
+    _refuse_open_ends(built.topology, where)
     return replace(built, box_vectors=box, added_atoms=added)
 
 
@@ -146,6 +151,31 @@ def _refuse_unknown_water(topology: app.Topology, where: str) -> None:
                 f"{where}: {_residue_label(residue)} is called a water and has atoms without a "
                 f"bond: {', '.join(lone)}; a water is one O and at most two H: remove what is more "
                 "(the extra sites of four-point models, too), add an O that is missing"
+            )
+
+
+def _refuse_open_ends(topology: app.Topology, where: str) -> None:
+    """Refuses peptide N and C with too few bonds, once hydrogens are there.
+
+    PDBFixer and OpenMM complete the first and the last residue of a chain only. Where water or an
+    ion stands in the chain before or behind a peptide, its end would stay a radical or an ion.
+    """
+    neighbours: dict[app.topology.Atom, list[str]] = {}
+    for first, second in topology.bonds():
+        neighbours.setdefault(first, []).append(second.name)
+        neighbours.setdefault(second, []).append(first.name)
+    for atom in topology.atoms():
+        bonded = neighbours.get(atom, [])
+        if (
+            atom.name in _PEPTIDE_ENDS
+            and atom.residue.name in AMINO_ACID_NAMES | CAP_NAMES
+            and len(bonded) < _FEWEST_BONDS
+        ):
+            side = "before" if atom.name == "N" else "after"
+            raise UnsupportedSystemError(
+                f"{where}: {atom.name} of {_residue_label(atom.residue)} is bonded to "
+                f"{' and '.join(bonded)} only; if the chain ends there, put a TER record {side} it "
+                "and its end is completed, else add the residue or cap that is missing"
             )
 
 
