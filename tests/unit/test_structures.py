@@ -1,10 +1,13 @@
 """Solutes from PDB files: names that are understood, bonds that must be there."""
 
 import numpy as np
+import openmm
 import pytest
+from openmm import app
 
 from trip_mm.errors import UnsupportedSystemError
 from trip_mm.simulation.building import build_structure
+from trip_mm.simulation.checks import check_structure
 from trip_mm.simulation.schema import parse_system
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.957, 0.0, 0.0], [-0.240, 0.927, 0.0], [0.0, -0.5, 0.8]])
@@ -62,7 +65,8 @@ def test_water_with_other_atoms_is_refused(load, names, left):
 def peptide(keep=lambda atom: True, names=None, number=0, shift=(0.0, 0.0, 0.0), sequence="AA"):
     """Records of a capped peptide, some of its atoms left out, some residues renamed."""
     structure = {"sequence": sequence, "termini": "capped"}
-    built = build_structure(parse_system({"structure": structure, "potential": "amber14"}, "x"), 1)
+    settings = {"structure": structure, "potential": "amber14", "ph": 5.0}  # HIS has HD1 and HE2
+    built = build_structure(parse_system(settings, "x"), 1)
     return [
         record(
             atom.name,
@@ -115,3 +119,59 @@ def test_lone_acetyl_is_refused(load):
 @pytest.mark.parametrize("sequence", ["GPA", "PG", "CRDEHK"])
 def test_complete_peptides_with_water_in_their_chain_are_built(load, sequence):
     load(peptide(sequence=sequence) + water("O H1 H2", number=40, shift=FAR))
+
+
+@pytest.mark.parametrize("name", ["NH2", "NHE"])
+@pytest.mark.parametrize("hydrogens", [True, False], ids=["hydrogens", "heavy"])
+@pytest.mark.parametrize("rest", [[], water("O H1 H2", shift=FAR)], ids=["alone", "water"])
+def test_amide_at_the_end_of_a_chain(load, name, hydrogens, rest):
+    def keep(atom):
+        if atom.element.symbol == "H" and not hydrogens:
+            return False
+        return atom.residue.name != "NME" or atom.name == "N"
+
+    built = load(peptide(keep, {"NME": name}) + rest)
+    *_, last, end = [r for r in built.topology.residues() if r.name != "HOH"]
+    assert end.name == "NH2"
+    assert sorted(atom.name for atom in end.atoms()) == ["HN1", "HN2", "N"]
+    assert [{a.residue.name for a in bond} for bond in end.external_bonds()] == [{"ALA", "NH2"}]
+    assert "OXT" not in [atom.name for atom in last.atoms()]
+    assert built.net_charge == 0
+    assert built.added_atoms == ()
+    check_structure(built, "trip", (1, 6, 7, 8), None)
+    check_structure(built, "amber14", None, None)
+    field = app.ForceField("amber14/protein.ff14SB.xml", "amber14/tip3pfb.xml")
+    system = field.createSystem(built.topology)
+    nonbonded = next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
+    charges = [
+        nonbonded.getParticleParameters(i)[0]._value for i in range(system.getNumParticles())
+    ]
+    assert sum(charges) == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "other"), [("HSE", "HIS"), ("LYN", "LYS"), ("CYM", "CYS")])
+def test_other_names_of_protonation_states_are_told(load, name, other):
+    sequence = {"HIS": "H", "LYS": "K", "CYS": "C"}[other]
+    with pytest.raises(UnsupportedSystemError, match=rf"{name} 2 .* call it {other}"):
+        load(peptide(names={other: name}, sequence=sequence))
+
+
+@pytest.mark.parametrize(
+    ("sequence", "missing", "ph", "hydrogens", "charge"),
+    [
+        ("H", "HD1", 7.0, ["HD2", "HE1", "HE2"], 0),
+        ("H", "HD1", 6.4, ["HD1", "HD2", "HE1", "HE2"], 1),
+        ("K", "HZ1", 10.1, ["HZ2", "HZ3"], 0),
+        ("K", "HZ1", 10.0, ["HZ1", "HZ2", "HZ3"], 1),
+        ("C", "HG", 8.6, [], -1),
+        ("C", "HG", 8.5, ["HG"], 0),
+    ],
+)
+def test_hydrogens_of_renamed_protonation_states(load, sequence, missing, ph, hydrogens, charge):
+    """What the refusal of HSE, LYN and CYM promises."""
+    records = peptide(lambda atom: atom.name != missing, sequence=sequence)
+    built = load(records, ph)
+    residue = list(built.topology.residues())[1]
+    known = {"H": ("HD", "HE"), "K": ("HZ",), "C": ("HG",)}[sequence]
+    assert sorted(a.name for a in residue.atoms() if a.name.startswith(known)) == hydrogens
+    assert built.net_charge == charge

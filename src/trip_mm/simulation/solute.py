@@ -23,13 +23,13 @@ ION_CHARGES = {"NA": 1, "K": 1, "LI": 1, "RB": 1, "CS": 1, "CL": -1, "BR": -1, "
 _NEUTRAL_HYDROGENS = {
     "ALA": 5, "ARG": 12, "ASN": 6, "ASP": 5, "CYS": 5, "GLN": 8, "GLU": 7, "GLY": 3, "HIS": 7,
     "ILE": 11, "LEU": 11, "LYS": 12, "MET": 9, "PHE": 9, "PRO": 7, "SER": 5, "THR": 7, "TRP": 10,
-    "TYR": 9, "VAL": 9, "ACE": 3, "NME": 4, "NHE": 2, "HOH": 2,
+    "TYR": 9, "VAL": 9, "ACE": 3, "NME": 4, "NH2": 2, "HOH": 2,
 }
 """Number of hydrogens of each residue in the middle of a chain, in its uncharged form."""
 # fmt: on
 
-AMINO_ACID_NAMES = frozenset(_NEUTRAL_HYDROGENS) - {"ACE", "NME", "NHE", "HOH"}
-CAP_NAMES = frozenset({"ACE", "NME", "NHE"})
+AMINO_ACID_NAMES = frozenset(_NEUTRAL_HYDROGENS) - {"ACE", "NME", "NH2", "HOH"}
+CAP_NAMES = frozenset({"ACE", "NME", "NH2"})
 
 
 @dataclass(frozen=True)

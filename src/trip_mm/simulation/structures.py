@@ -24,6 +24,13 @@ from trip_mm.simulation.solute import (
 from trip_mm.units import ANGSTROM_TO_NM
 
 _KNOWN_RESIDUES = AMINO_ACID_NAMES | CAP_NAMES | WATER_NAMES | set(ION_CHARGES)
+_OTHER_NAMES = {
+    "HSE": "call it HIS: its HE2 stays, and up to pH 6.5 HD1 is added",
+    "LYN": "call it LYS: its two HZ stay, and up to pH 10 a third is added, with a charge",
+    "CYM": "call it CYS: up to pH 8.5 HG is added, above that it stays charged",
+}
+"""Protonation states that OpenMM does not know by name, and what happens to their hydrogens."""
+
 _LONGEST_PEPTIDE_BOND_NM = 2.0 * ANGSTROM_TO_NM
 _WATER_HYDROGENS = 2
 _PEPTIDE_ENDS = ("N", "C")
@@ -186,10 +193,13 @@ def _residue_label(residue: app.topology.Residue) -> str:
 def _refuse_unknown_residues(topology: app.Topology, where: str) -> None:
     unknown = [r for r in topology.residues() if r.name not in _KNOWN_RESIDUES]
     if unknown:
+        advice = _OTHER_NAMES.get(
+            unknown[0].name, "remove it, or give a small molecule as SDF or SMILES"
+        )
         raise UnsupportedSystemError(
-            f"{where}: {_residue_label(unknown[0])} is no amino acid, cap, water or ion"
-            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
-            + "; remove it, or give a small molecule as SDF or SMILES"
+            f"{where}: {_residue_label(unknown[0])} is no amino acid, cap, water or ion that is "
+            f"known by this name{f' (and {len(unknown) - 1} more)' if len(unknown) > 1 else ''}; "
+            f"{advice}"
         )
 
 
