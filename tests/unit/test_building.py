@@ -189,7 +189,7 @@ def test_exact_number_of_waters_and_refusal_when_too_many():
     with pytest.raises(UnsupportedSystemError, match=r"n_waters: 200 .* do not fit .* 15 A"):
         build(solvent={"edge": "15 A", "n_waters": 200})
     with pytest.raises(UnsupportedSystemError, match="no water fits"):
-        build(structure={"sequence": "W"}, solvent={"edge": "4 A"})
+        build(solvent={"edge": "2 A"})
 
 
 def test_water_keeps_the_geometry_of_the_model():

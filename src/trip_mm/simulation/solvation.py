@@ -25,6 +25,10 @@ _CONTACT_NM = {"H": 0.24, "C": 0.37, "N": 0.36, "O": 0.345, "S": 0.39}
 """Smallest distance of a water's oxygen from a solute atom (sums of Amber's radii)."""
 
 _OTHER_CONTACT_NM = 0.40
+_IMAGE_CONTACT_NM = 2.0 * min(_CONTACT_NM.values())
+"""Smallest distance of a solute atom from an image of the solute: a water between touches both."""
+
+_EDGE_STEP_NM = 0.01
 _OVERLAP_NM, _OXYGEN_OVERLAP_NM = 0.07, 0.18
 """Smallest distances of any atoms and of the oxygens of two waters that relaxation can repair."""
 
@@ -64,9 +68,11 @@ def solvate(solute: Solute, solvent: SolventConfig, seed: int) -> Solute:
         Solute atoms first, in their order; waters after them; ions last.
 
     Raises:
-        UnsupportedSystemError: the box does not hold the solute or the number of waters.
+        UnsupportedSystemError: the box does not hold the solute apart from its images, or the
+            number of waters.
     """
     box = box_vectors(solute.positions, solvent)
+    _refuse_close_images(solute, solvent, box)
     centre = box.sum(axis=0) / 2.0
     if len(solute.positions):
         middle = (solute.positions.max(axis=0) + solute.positions.min(axis=0)) / 2.0
@@ -100,6 +106,69 @@ def box_vectors(positions: FloatArray, solvent: SolventConfig) -> FloatArray:
         edge = max(diameter + padding, 2.0 * padding)
     vectors: FloatArray = _SHAPES[solvent.shape] * edge
     return vectors
+
+
+def _refuse_close_images(solute: Solute, solvent: SolventConfig, box: FloatArray) -> None:
+    """Refuses a box in which no water fits between the solute and its image."""
+    nearest = _nearest_image(solute.positions, box)
+    if nearest is None:
+        return
+    atoms = list(solute.topology.atoms())
+    distance, first, second = nearest
+    if solvent.edge_angstrom is None:
+        key, enough = "padding", _IMAGE_CONTACT_NM
+    else:
+        key, enough = "edge", _edge_that_fits(solute.positions, box, distance)
+    raise UnsupportedSystemError(
+        f"solvent.{key}: a box of edge {_edge(box)} is too small for the solute: "
+        f"{_atom_label(atoms[first])} and an image of {_atom_label(atoms[second])} are "
+        f"{distance * NM_TO_ANGSTROM:.2f} A apart, and water between them needs "
+        f"{_IMAGE_CONTACT_NM * NM_TO_ANGSTROM:.4g} A; enlarge it to "
+        f"{enough * NM_TO_ANGSTROM:.4g} A"
+    )
+
+
+def _nearest_image(positions: FloatArray, box: FloatArray) -> tuple[float, int, int] | None:
+    """Finds the atom nearest to an image of the solute.
+
+    Returns:
+        Distance in nm, the atom and the one whose image it meets; None if none is too close.
+    """
+    if not len(positions):
+        return None
+    points, owners = images_near_cell(positions, box, _IMAGE_CONTACT_NM)
+    pairs = cKDTree(points).query_pairs(_IMAGE_CONTACT_NM, output_type="ndarray")
+    translations = points - positions[owners]
+    apart = np.linalg.norm(translations[pairs[:, 0]] - translations[pairs[:, 1]], axis=1)
+    pairs = pairs[apart > 0.5 * float(cell_heights(box).min())]  # others are within one molecule
+    if not len(pairs):
+        return None
+    distances = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+    nearest = int(distances.argmin())
+    first, second = owners[pairs[nearest]]
+    return float(distances[nearest]), int(first), int(second)
+
+
+def _edge_that_fits(positions: FloatArray, box: FloatArray, distance: float) -> float:
+    """Returns an edge in nm, in steps of 0.1 A, at which the solute is apart from its images.
+
+    Args:
+        positions: of the solute, nm `[n_atoms, 3]`.
+        box: too small, nm `[3, 3]`.
+        distance: of the solute from its image in that box, nm.
+    """
+    length = edge = float(np.linalg.norm(box[0]))
+    nearest: tuple[float, int, int] | None = (distance, 0, 0)
+    while nearest is not None:
+        # Images next to the cell move by at most twice as much as the edge grows.
+        grown = edge + max(_EDGE_STEP_NM, (_IMAGE_CONTACT_NM - nearest[0]) / 2.0)
+        edge = math.ceil(grown / _EDGE_STEP_NM - 1e-6) * _EDGE_STEP_NM
+        nearest = _nearest_image(positions, box * (edge / length))
+    return edge
+
+
+def _atom_label(atom: app.topology.Atom) -> str:
+    return f"{atom.name} of {atom.residue.name} {atom.residue.id} (atom {atom.index})"
 
 
 def _place_waters(
