@@ -25,6 +25,7 @@ class BuiltStructure:
         net_charge: formal charge in e, ions included.
         added_atoms: heavy atoms that the structure file lacks, as `CB of ALA 2 of chain A`; their
             positions are modelled.
+        isomeric_smiles: of a small molecule, with the configuration that was built; else None.
     """
 
     topology: app.Topology
@@ -33,6 +34,7 @@ class BuiltStructure:
     n_solute_atoms: int
     net_charge: int
     added_atoms: tuple[str, ...] = ()
+    isomeric_smiles: str | None = None
 
 
 def build_structure(config: SystemConfig, seed: int) -> BuiltStructure:
@@ -46,7 +48,7 @@ def build_structure(config: SystemConfig, seed: int) -> BuiltStructure:
         UnsupportedSystemError: the structure cannot be built; what, where and what to do.
     """
     solute = _build_solute(config, seed)
-    added_atoms = solute.added_atoms
+    added_atoms, isomeric_smiles = solute.added_atoms, solute.isomeric_smiles
     if config.solvent is not None:
         solute = solvate(solute, config.solvent, seed)
     if solute.box_vectors is not None:
@@ -60,6 +62,7 @@ def build_structure(config: SystemConfig, seed: int) -> BuiltStructure:
         _count_solute_atoms(solute.topology),
         solute.net_charge,
         added_atoms,
+        isomeric_smiles,
     )
 
 

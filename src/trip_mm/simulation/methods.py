@@ -118,6 +118,8 @@ def _system_paragraph(structure: BuiltStructure) -> str:
     else:
         text += f" in {n_rest} molecules or ions"
     text += f"; net charge {structure.net_charge:+d}." if structure.net_charge else "."
+    if structure.isomeric_smiles is not None:
+        text += f" The molecule {names} is {structure.isomeric_smiles} (isomeric SMILES)."
     if structure.added_atoms:
         text += (
             " PDBFixer modelled heavy atoms that the structure file lacks: "

@@ -1,5 +1,6 @@
 """A small molecule from SMILES or an SDF file: atoms, bonds and a first geometry from RDKit."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trip_mm.simulation.solute import Solute
 from trip_mm.units import ANGSTROM_TO_NM
 
 _RESIDUE_NAME = "MOL"
+_logger = logging.getLogger("trip_mm")
 _BOND_TYPES = {
     Chem.BondType.SINGLE: (app.Single, 1),
     Chem.BondType.DOUBLE: (app.Double, 2),
@@ -23,6 +25,8 @@ _BOND_TYPES = {
 
 def build_from_smiles(smiles: str, seed: int) -> Solute:
     """Builds one molecule from SMILES, as written (no pH is applied).
+
+    What the SMILES leaves open of the configuration is named in a warning of the log.
 
     Raises:
         UnsupportedSystemError: not a SMILES string, several molecules, or no geometry found.
@@ -39,7 +43,8 @@ def build_from_sdf(path: Path, seed: int) -> Solute:
     """Builds the one molecule of an SDF or MOL file.
 
     Three-dimensional coordinates are kept; a flat drawing gets a geometry, and hydrogens that
-    are not written are added.
+    are not written are added. What a drawing leaves open of the configuration is named in a
+    warning of the log.
 
     Raises:
         UnsupportedSystemError: unreadable, not exactly one molecule, or no geometry found.
@@ -59,14 +64,59 @@ def build_from_sdf(path: Path, seed: int) -> Solute:
 
 
 def _with_geometry(molecule: Chem.Mol, seed: int, where: str) -> Chem.Mol:
-    """Embeds by distance geometry (ETKDGv3), relaxed by MMFF94 where that knows all atoms."""
+    """Embeds by distance geometry (ETKDGv3), relaxed by MMFF94 where that knows all atoms.
+
+    The seed decides what the molecule leaves open of the configuration; a warning says so.
+    """
+    open_parts = _open_configuration(molecule)
     parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed
     if rdDistGeom.EmbedMolecule(molecule, parameters) != 0:
         raise UnsupportedSystemError(f"{where}: no geometry found; give an SDF file with one")
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
         rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=1000)
+    if open_parts:
+        _logger.warning(
+            "%s leaves the configuration of %s open: %s is built, which the seed decides; write "
+            "the isomer that is meant",
+            where,
+            ", ".join(open_parts),
+            _isomeric_smiles(molecule),
+        )
     return molecule
+
+
+def _open_configuration(molecule: Chem.Mol) -> list[str]:
+    """Names stereocentres and double bonds without a configuration: `C2`, `C3=C4`."""
+    names = _atom_names(molecule)
+    parts = []
+    for stereo in Chem.FindPotentialStereo(molecule):
+        if stereo.specified == Chem.StereoSpecified.Specified:
+            continue
+        if stereo.type.name.startswith("Bond"):
+            bond = molecule.GetBondWithIdx(stereo.centeredOn)
+            parts.append(f"{names[bond.GetBeginAtomIdx()]}={names[bond.GetEndAtomIdx()]}")
+        else:
+            parts.append(names[stereo.centeredOn])
+    return parts
+
+
+def _isomeric_smiles(molecule: Chem.Mol) -> str:
+    """Returns the SMILES with the configuration that the coordinates have."""
+    copy = Chem.Mol(molecule)
+    Chem.AssignStereochemistryFrom3D(copy)
+    return str(Chem.MolToSmiles(Chem.RemoveHs(copy)))
+
+
+def _atom_names(molecule: Chem.Mol) -> list[str]:
+    """Numbers the atoms of each element from 1: `C1`, `C2`, `H1`."""
+    count: dict[str, int] = {}
+    names = []
+    for atom in molecule.GetAtoms():
+        symbol = atom.GetSymbol().upper()
+        count[symbol] = count.get(symbol, 0) + 1
+        names.append(f"{symbol}{count[symbol]}")
+    return names
 
 
 def _solute(molecule: Chem.Mol, where: str) -> Solute:
@@ -78,16 +128,15 @@ def _solute(molecule: Chem.Mol, where: str) -> Solute:
     topology = app.Topology()
     is_water = Chem.MolToSmiles(Chem.RemoveHs(molecule)) == "O"
     residue = topology.addResidue("HOH" if is_water else _RESIDUE_NAME, topology.addChain("A"))
-    count: dict[str, int] = {}
     atoms = []
-    for atom in molecule.GetAtoms():
-        symbol = atom.GetSymbol()
-        count[symbol] = count.get(symbol, 0) + 1
-        name = symbol if is_water and symbol == "O" else f"{symbol.upper()}{count[symbol]}"
+    for atom, numbered in zip(molecule.GetAtoms(), _atom_names(molecule), strict=True):
+        name = "O" if is_water and numbered == "O1" else numbered
         element = app.Element.getByAtomicNumber(atom.GetAtomicNum())
         atoms.append(topology.addAtom(name, element, residue, formalCharge=atom.GetFormalCharge()))
     for bond in molecule.GetBonds():
         kind, order = _BOND_TYPES.get(bond.GetBondType(), (None, None))
         topology.addBond(atoms[bond.GetBeginAtomIdx()], atoms[bond.GetEndAtomIdx()], kind, order)
     positions = np.asarray(molecule.GetConformer().GetPositions(), dtype=np.float64)
-    return Solute(topology, positions * ANGSTROM_TO_NM, Chem.GetFormalCharge(molecule))
+    charge = Chem.GetFormalCharge(molecule)
+    isomer = None if is_water else _isomeric_smiles(molecule)
+    return Solute(topology, positions * ANGSTROM_TO_NM, charge, isomeric_smiles=isomer)

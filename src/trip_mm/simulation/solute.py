@@ -42,6 +42,7 @@ class Solute:
         net_charge: formal charge in e.
         box_vectors: nm `[3, 3]`, rows are lattice vectors; None without a box.
         added_atoms: heavy atoms that the structure file lacks, as `CB of ALA 2 of chain A`.
+        isomeric_smiles: of a small molecule, with the configuration that was built; else None.
     """
 
     topology: app.Topology
@@ -49,6 +50,7 @@ class Solute:
     net_charge: int
     box_vectors: FloatArray | None = None
     added_atoms: tuple[str, ...] = ()
+    isomeric_smiles: str | None = None
 
 
 def positions_nm(positions: unit.Quantity) -> FloatArray:

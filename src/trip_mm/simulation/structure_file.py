@@ -36,6 +36,7 @@ def save_structure(path: Path, structure: BuiltStructure) -> None:
         "n_solute_atoms": structure.n_solute_atoms,
         "net_charge": structure.net_charge,
         "added_atoms": list(structure.added_atoms),
+        "isomeric_smiles": structure.isomeric_smiles,
         "box_vectors_nm": None if box is None else np.asarray(box).tolist(),
         "positions_nm": np.asarray(structure.positions, dtype=np.float64).tolist(),
         **_topology_to_dict(structure.topology),
@@ -66,7 +67,9 @@ def load_structure(path: Path) -> BuiltStructure:
             box_vectors=None if box is None else np.asarray(box, dtype=np.float64),
             n_solute_atoms=content["n_solute_atoms"],
             net_charge=content["net_charge"],
-            added_atoms=tuple(content.get("added_atoms", ())),  # runs of earlier versions
+            # Runs of earlier versions have neither of these.
+            added_atoms=tuple(content.get("added_atoms", ())),
+            isomeric_smiles=content.get("isomeric_smiles"),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise RunDirectoryError(f"{path}: is damaged ({error!r}); restore it") from error
