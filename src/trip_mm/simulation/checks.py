@@ -15,7 +15,13 @@ from trip_mm.errors import (
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
 from trip_mm.simulation.plan import RunPlan
-from trip_mm.simulation.solute import AMINO_ACID_NAMES, CAP_NAMES, ION_CHARGES, residue_charge
+from trip_mm.simulation.solute import (
+    AMINO_ACID_NAMES,
+    CAP_NAMES,
+    ION_CHARGES,
+    atom_label,
+    residue_charge,
+)
 from trip_mm.simulation.stage import ResolvedStage
 from trip_mm.simulation.system_config import PotentialKind
 from trip_mm.units import ANGSTROM_TO_NM, NM_TO_ANGSTROM
@@ -93,11 +99,6 @@ def check_stages(structure: BuiltStructure, stages: Sequence[ResolvedStage]) -> 
                 f"stage {stage.name}: constant pressure needs a periodic box and the system has "
                 "none; add a solvent, or use a protocol without npt stages (--protocol gas)"
             )
-
-
-def atom_label(atom: app.topology.Atom) -> str:
-    """Names an atom for messages: `CA of ALA 2 (atom 7)`; atoms count from 0."""
-    return f"{atom.name} of {atom.residue.name} {atom.residue.id} (atom {atom.index})"
 
 
 def _check_elements(structure: BuiltStructure, supported: Collection[int]) -> None:

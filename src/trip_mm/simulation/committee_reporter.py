@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from trip_mm.simulation.checks import atom_label
 from trip_mm.simulation.platforms import PlatformChoice
 from trip_mm.simulation.reporters import read_table
+from trip_mm.simulation.solute import atom_label
 from trip_mm.units import EV_TO_KCAL_PER_MOL, KCAL_PER_MOL_TO_KJ_PER_MOL, NM_TO_ANGSTROM
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from scipy.sparse.linalg import spsolve
 from trip_mm.errors import CellTooSmallError, TripError, UnstableSimulationError
 from trip_mm.files import write_atomically
 from trip_mm.simulation.checkpoints import restore_outputs, state_xml
-from trip_mm.simulation.checks import atom_label
 from trip_mm.simulation.crash import (
     Crash,
     is_cell_too_small,
@@ -24,6 +23,7 @@ from trip_mm.simulation.crash import (
 )
 from trip_mm.simulation.interruption import RunInterrupted
 from trip_mm.simulation.monitor import StabilityMonitor
+from trip_mm.simulation.solute import atom_label
 from trip_mm.simulation.stage_task import Services, StageTask, build_simulation, place_at_start
 
 ROUND_ITERATIONS = 25

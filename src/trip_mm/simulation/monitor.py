@@ -15,7 +15,7 @@ from openmm import app, unit
 
 from trip_mm.errors import UnstableSimulationError
 from trip_mm.simulation.building import BuiltStructure
-from trip_mm.simulation.checks import atom_label
+from trip_mm.simulation.solute import atom_label
 from trip_mm.units import BOLTZMANN_CONSTANT, EV_TO_KJ_PER_MOL, NM_TO_ANGSTROM
 
 FloatArray = NDArray[np.float64]

@@ -117,3 +117,8 @@ def _seeded_random(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+def atom_label(atom: app.topology.Atom) -> str:
+    """Names an atom for messages: `CA of ALA 2 (atom 7)`; atoms count from 0."""
+    return f"{atom.name} of {atom.residue.name} {atom.residue.id} (atom {atom.index})"

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from trip_mm.errors import UnsupportedSystemError
 from trip_mm.simulation.contacts import cell_heights, close_pairs, images_near_cell, wrap
-from trip_mm.simulation.solute import FloatArray, Solute, positions_nm
+from trip_mm.simulation.solute import FloatArray, Solute, atom_label, positions_nm
 from trip_mm.simulation.system_config import IonsConfig, SolventConfig
 from trip_mm.units import ANGSTROM_TO_NM, NM_TO_ANGSTROM
 
@@ -121,7 +121,7 @@ def _refuse_close_images(solute: Solute, solvent: SolventConfig, box: FloatArray
         key, enough = "edge", _edge_that_fits(solute.positions, box, distance)
     raise UnsupportedSystemError(
         f"solvent.{key}: a box of edge {_edge(box)} is too small for the solute: "
-        f"{_atom_label(atoms[first])} and an image of {_atom_label(atoms[second])} are "
+        f"{atom_label(atoms[first])} and an image of {atom_label(atoms[second])} are "
         f"{distance * NM_TO_ANGSTROM:.2f} A apart, and water between them needs "
         f"{_IMAGE_CONTACT_NM * NM_TO_ANGSTROM:.4g} A; enlarge it to "
         f"{enough * NM_TO_ANGSTROM:.4g} A"
@@ -165,10 +165,6 @@ def _edge_that_fits(positions: FloatArray, box: FloatArray, distance: float) -> 
         edge = math.ceil(grown / _EDGE_STEP_NM - 1e-6) * _EDGE_STEP_NM
         nearest = _nearest_image(positions, box * (edge / length))
     return edge
-
-
-def _atom_label(atom: app.topology.Atom) -> str:
-    return f"{atom.name} of {atom.residue.name} {atom.residue.id} (atom {atom.index})"
 
 
 def _place_waters(
