@@ -1,6 +1,6 @@
 """Molecules from SMILES: RDKit conformers, displaced, torsions turned, bonds stretched."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Molecule:
         single_bonds: bonds of order one outside rings, both directions.
         rotatable_bonds: single bonds between two atoms that have other neighbours, outside rings.
         conformers: positions in A, each `[n_atoms, 3]`.
+        charge: net formal charge in e.
     """
 
     smiles: str
@@ -60,6 +61,7 @@ class Molecule:
     single_bonds: tuple[Bond, ...]
     rotatable_bonds: tuple[Bond, ...]
     conformers: tuple[Positions, ...]
+    charge: int
 
 
 def read_smiles(path: Path) -> list[str]:
@@ -81,8 +83,7 @@ def build_molecule(smiles: str, n_conformers: int, seed: int) -> Molecule:
     """Embeds a molecule with ETKDG and relaxes the conformers with MMFF94.
 
     Raises:
-        ConfigError: the SMILES cannot be read, carries a net charge that no partner balances, or
-            cannot be embedded.
+        ConfigError: the SMILES cannot be read or cannot be embedded.
     """
     with rdBase.BlockLogs():
         parsed = Chem.MolFromSmiles(smiles)
@@ -109,19 +110,40 @@ def build_molecule(smiles: str, n_conformers: int, seed: int) -> Molecule:
         tuple(single + [(j, i) for i, j in single]),
         tuple((i, j) for i, j in single if degree[i] > 1 and degree[j] > 1),
         tuple(np.asarray(c.GetPositions(), dtype=np.float64) for c in mol.GetConformers()),
+        Chem.GetFormalCharge(mol),
     )
 
 
 def build_molecules(
-    smiles: Sequence[str], n_conformers: int, rng: np.random.Generator, excluded: frozenset[str]
+    source: MoleculesSource | StretchedBondsSource,
+    smiles: Sequence[str],
+    excluded: frozenset[str],
+    rng: np.random.Generator,
 ) -> list[Molecule]:
     """Builds the molecules whose formula is not among the excluded ones.
 
     Raises:
-        ConfigError: as `build_molecule`.
+        ConfigError: as `build_molecule`, a molecule carries a net charge, or every one is excluded.
     """
-    molecules = [build_molecule(s, n_conformers, int(rng.integers(2**31 - 1))) for s in smiles]
-    return [m for m in molecules if formula(m.atomic_numbers) not in excluded]
+    molecules = []
+    for text in smiles:
+        molecule = build_molecule(text, source.conformers, int(rng.integers(2**31 - 1)))
+        if formula(molecule.atomic_numbers) in excluded:
+            continue
+        if molecule.charge != 0:
+            raise ConfigError(
+                f"source {source.kind} of class {source.system_class}: SMILES {text!r} carries a "
+                f"net charge of {molecule.charge:+d}; labels are those of neutral systems: write "
+                "it neutral or as a zwitterion, or put it with its counterion into a source of "
+                "kind pairs"
+            )
+        molecules.append(molecule)
+    if not molecules:
+        raise ConfigError(
+            f"source {source.kind} of class {source.system_class} is empty: every molecule of "
+            f"{source.smiles} has a formula of keep_out; add others or leave the source out"
+        )
+    return molecules
 
 
 def sample_molecules(
@@ -133,11 +155,9 @@ def sample_molecules(
     """Yields displaced conformers, every molecule in turn, some with torsions turned at random.
 
     Raises:
-        ConfigError: as `build_molecule`, or every molecule is kept out.
+        ConfigError: as `build_molecules`.
     """
-    molecules = build_molecules(smiles, source.conformers, rng, excluded)
-    if not molecules:
-        raise ConfigError(_all_kept_out(source))
+    molecules = build_molecules(source, smiles, excluded, rng)
     for count in range(source.conformations):
         molecule = molecules[count % len(molecules)]
         start = molecule.conformers[int(rng.integers(len(molecule.conformers)))]
@@ -156,12 +176,10 @@ def sample_stretched_bonds(
     """Yields conformers with one single bond, or rarely two, stretched or compressed.
 
     Raises:
-        ConfigError: as `build_molecule`, every molecule is kept out, none has a single bond outside
-            rings, or atoms overlap whatever is drawn.
+        ConfigError: as `build_molecules`, none has a single bond outside rings, or atoms overlap
+            whatever is drawn.
     """
-    built = build_molecules(smiles, source.conformers, rng, excluded)
-    if not built:
-        raise ConfigError(_all_kept_out(source))
+    built = build_molecules(source, smiles, excluded, rng)
     molecules = [molecule for molecule in built if molecule.single_bonds]
     if not molecules:
         raise ConfigError(
@@ -192,16 +210,13 @@ def sample_stretched_bonds(
         yield unlabelled(molecule.atomic_numbers, positions, source.system_class, molecule.smiles)
 
 
-def _all_kept_out(source: MoleculesSource | StretchedBondsSource) -> str:
-    return (
-        f"source {source.kind} of class {source.system_class} is empty: every molecule of "
-        f"{source.smiles} has a formula of keep_out; add others or leave the source out"
-    )
-
-
 def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conformation]:
-    """Yields pairs of molecules at random orientation and uniformly drawn contact distance."""
-    built = _build_all(source.pairs, source.conformers, rng)
+    """Yields pairs of molecules at random orientation and uniformly drawn contact distance.
+
+    Raises:
+        ConfigError: as `build_molecule`, or a pair carries a net charge.
+    """
+    built = _build_all(source, rng)
     for count in range(source.conformations):
         first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
         distance = rng.uniform(*source.distance)
@@ -223,8 +238,12 @@ def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conf
 def sample_dimer_scans(
     source: DimerScansSource, rng: np.random.Generator
 ) -> Iterator[Conformation]:
-    """Yields pairs, anyhow or stacked, pulled apart along the line of their centres."""
-    built = _build_all(source.pairs, source.conformers, rng)
+    """Yields pairs, anyhow or stacked, pulled apart along the line of their centres.
+
+    Raises:
+        ConfigError: as `build_molecule`, or a pair carries a net charge.
+    """
+    built = _build_all(source, rng)
     for count in range(source.scans):
         first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
         fixed = first.conformers[int(rng.integers(len(first.conformers)))]
@@ -246,10 +265,19 @@ def sample_dimer_scans(
 
 
 def _build_all(
-    pairs: Iterable[tuple[str, str]], conformers: int, rng: np.random.Generator
+    source: PairsSource | DimerScansSource, rng: np.random.Generator
 ) -> dict[str, Molecule]:
-    names = sorted({name for pair in pairs for name in pair})
-    return {name: build_molecule(name, conformers, int(rng.integers(2**31))) for name in names}
+    names = sorted({name for pair in source.pairs for name in pair})
+    built = {n: build_molecule(n, source.conformers, int(rng.integers(2**31))) for n in names}
+    for pair in source.pairs:
+        charge = sum(built[name].charge for name in pair)
+        if charge != 0:
+            raise ConfigError(
+                f"source {source.kind} of class {source.system_class}: pair {list(pair)} carries a "
+                f"net charge of {charge:+d}; labels are those of neutral systems: write both "
+                "neutral, or give an ion a partner of the opposite charge"
+            )
+    return built
 
 
 def sample_diatomics(source: DiatomicsSource) -> Iterator[Conformation]:

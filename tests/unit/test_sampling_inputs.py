@@ -1,0 +1,99 @@
+"""What the samplers refuse or leave out, before or instead of sampling it wrongly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trip_mm.errors import ConfigError
+from trip_mm.training.sampling_molecules import (
+    build_molecule,
+    sample_dimer_scans,
+    sample_molecules,
+    sample_pairs,
+    sample_stretched_bonds,
+)
+from trip_mm.training.sampling_recipe import (
+    DimerScansSource,
+    MoleculesSource,
+    PairsSource,
+    StretchedBondsSource,
+    load_recipe,
+)
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+NOTHING: frozenset[str] = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("smiles", "charge"),
+    [("CC(=O)[O-]", -1), ("C[NH3+]", 1), ("[NH3+]CC(=O)[O-]", 0), ("[CH3]", 0)],
+)
+def test_a_molecule_keeps_its_charge(smiles: str, charge: int) -> None:
+    assert build_molecule(smiles, 1, 0).charge == charge
+
+
+@pytest.mark.parametrize(("smiles", "charge"), [("CC(=O)[O-]", "-1"), ("C[NH3+]", r"\+1")])
+def test_charged_molecules_are_refused(smiles: str, charge: str) -> None:
+    given = {"class": "m", "smiles": "some.smi", "conformations": 2, "conformers": 1}
+    molecules = MoleculesSource.model_validate({"kind": "molecules", **given})
+    stretched = StretchedBondsSource.model_validate({"kind": "stretched-bonds", **given})
+    rng = np.random.default_rng(0)
+    for found in (
+        sample_molecules(molecules, ["C", smiles], NOTHING, rng),
+        sample_stretched_bonds(stretched, ["C", smiles], NOTHING, rng),
+    ):
+        with pytest.raises(ConfigError, match=rf"class m: SMILES .*charge of {charge}; .* pairs"):
+            next(found)
+
+
+def test_a_zwitterion_is_sampled() -> None:
+    source = MoleculesSource.model_validate(
+        {"kind": "molecules", "class": "m", "smiles": "x", "conformations": 1, "conformers": 1}
+    )
+    (found,) = sample_molecules(source, ["[NH3+]CC(=O)[O-]"], NOTHING, np.random.default_rng(0))
+    assert found.n_unpaired == 0
+
+
+@pytest.mark.parametrize("pair", [["O", "[NH4+]"], ["[NH4+]", "[NH4+]"], ["C(=O)[O-]", "O"]])
+def test_pairs_with_a_charge_are_refused(pair: list[str]) -> None:
+    pairs = [["O", "O"], pair]
+    contacts = PairsSource.model_validate(
+        {"kind": "pairs", "class": "p", "pairs": pairs, "conformations": 1, "conformers": 1}
+    )
+    scans = DimerScansSource.model_validate(
+        {"kind": "dimer-scans", "class": "p", "pairs": pairs, "scans": 1, "conformers": 1}
+    )
+    rng = np.random.default_rng(0)
+    for found in (sample_pairs(contacts, rng), sample_dimer_scans(scans, rng)):
+        with pytest.raises(ConfigError, match=r"class p: pair .* carries a net charge of [+-][12]"):
+            next(found)
+
+
+def shipped_pairs() -> list[tuple[str, str]]:
+    recipes = [p for p in sorted(RECIPES.rglob("*.yaml")) if "sources:" in p.read_text("utf-8")]
+    return sorted(
+        {
+            pair
+            for path in recipes
+            for source in load_recipe(path).sources
+            if isinstance(source, PairsSource | DimerScansSource)
+            for pair in source.pairs
+        }
+    )
+
+
+def test_shipped_pairs_are_neutral() -> None:
+    pairs = shipped_pairs()
+    assert ("[OH3+]", "[OH-]") in pairs
+    source = PairsSource.model_validate(
+        {
+            "kind": "pairs",
+            "class": "p",
+            "pairs": pairs,
+            "conformations": len(pairs),
+            "conformers": 1,
+        }
+    )
+    found = list(sample_pairs(source, np.random.default_rng(0)))
+    assert {item.n_unpaired for item in found} == {0}
