@@ -1,6 +1,7 @@
 """From a recipe to a file of geometries: every source in turn, each with its own random stream."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +48,16 @@ def sample_recipe(
     """Samples every source of a recipe and writes the geometries, shuffled, to one file.
 
     The same recipe and seed give the same file on the same versions of OpenMM and RDKit. The
-    order is shuffled so that the first labels already cover every class.
+    order is shuffled so that the first labels already cover every class. Conformations of a file
+    that do not fit their source are counted by reason, in the header of the file as `failures`.
 
     Args:
         recipe_path: recipe; files of SMILES in it are looked up beside it.
         out: file to write, in our own layout without labels.
         data: directory that files of geometries in the recipe are relative to; the recipe's own
             directory if None.
-        report: called with the kind of each source and how many geometries it gave.
+        report: called with the kind of each source and how many geometries it gave, and with each
+            reason for which it left some out and how many.
 
     Returns:
         Number of geometries written.
@@ -66,10 +69,16 @@ def sample_recipe(
     recipe = load_recipe(recipe_path).scaled()
     out.parent.mkdir(parents=True, exist_ok=True)
     conformations: list[Conformation] = []
+    all_left_out: Counter[str] = Counter()
     for index, source in enumerate(recipe.sources):
         rng = np.random.default_rng([recipe.seed, index])
-        found = list(iterate_source(recipe, source, recipe_path.parent, data, rng))
+        left_out: dict[str, int] = {}
+        directories = (recipe_path.parent, data or recipe_path.parent)
+        found = list(iterate_source(recipe, source, directories, rng, left_out))
         report(source.kind, len(found))
+        for reason, count in left_out.items():
+            report(f"left out, {reason}", count)
+        all_left_out.update(left_out)
         conformations += found
     order = np.random.default_rng([recipe.seed, len(recipe.sources)]).permutation(
         len(conformations)
@@ -89,23 +98,30 @@ def sample_recipe(
         for number, item in enumerate(conformations[int(i)] for i in order)
     ]
     split_by = {source.system_class: source.split_by for source in recipe.sources}
-    header = FileHeader(f"{recipe.name} (seed {recipe.seed})", split_by=split_by)
+    header = FileHeader(
+        f"{recipe.name} (seed {recipe.seed})", failures=all_left_out, split_by=split_by
+    )
     write_geometries(out, numbered, header)
     return len(numbered)
 
 
 def iterate_source(
-    recipe: Recipe, source: Source, directory: Path, data: Path | None, rng: np.random.Generator
+    recipe: Recipe,
+    source: Source,
+    directories: tuple[Path, Path],
+    rng: np.random.Generator,
+    left_out: MutableMapping[str, int],
 ) -> Iterator[Conformation]:
     """Yields the geometries of one source of a recipe.
 
     Args:
         recipe: for the formulas that must be kept out.
         source: which source.
-        directory: where files of SMILES are.
-        data: where files of geometries are; `directory` if None.
+        directories: where files of SMILES are, and where files of geometries are.
         rng: random stream of the source.
+        left_out: number of conformations of a file that do not fit, by reason; added to.
     """
+    directory, data = directories
     if isinstance(source, PeptidesSource):
         return sample_peptides(source, rng)
     if isinstance(source, LiquidWaterSource):
@@ -118,9 +134,9 @@ def iterate_source(
         return sample_diatomics(source)
     excluded = excluded_formulas(recipe, directory)
     if isinstance(source, SpiceSource):
-        return sample_spice(source, (data or directory) / source.file, excluded, rng)
+        return sample_spice(source, data / source.file, excluded, rng, left_out)
     if isinstance(source, TrajectorySource):
-        return sample_trajectory(source, data or directory, rng)
+        return sample_trajectory(source, data, rng)
     if isinstance(source, MoleculesSource):
         return sample_molecules(source, read_smiles(directory / source.smiles), excluded, rng)
     if isinstance(source, StretchedBondsSource):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trip_mm.errors import ConfigError
 from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_dynamics import (
     Liquid,
@@ -77,7 +78,12 @@ def cut_cluster(
         positions: A, molecules whole, `[n_atoms, 3]`.
         solute: atoms to keep around which waters are chosen, `[n_solute]`.
         n_waters: how many waters to keep; waters that belong to `solute` do not count.
+
+    Raises:
+        ConfigError: `n_waters` is negative.
     """
+    if n_waters < 0:
+        raise ConfigError(f"a cluster of {n_waters} waters around its centre; ask for 0 or more")
     rows, shifts = waters_by_distance(liquid, positions, solute)
     order, kept = rows[:n_waters], positions[solute]
     moved = positions[liquid.waters[order]] + shifts[:n_waters, None]
@@ -94,7 +100,13 @@ def cut_cluster(
 def cut_water_cluster(
     liquid: Liquid, positions: Positions, n_waters: int, rng: np.random.Generator
 ) -> Cluster:
-    """Cuts a water drawn at random with its `n_waters - 1` nearest neighbours."""
+    """Cuts a water drawn at random with its `n_waters - 1` nearest neighbours.
+
+    Raises:
+        ConfigError: `n_waters` is less than 1.
+    """
+    if n_waters < 1:
+        raise ConfigError(f"a cluster of {n_waters} waters, the central one included; ask for more")
     centre = liquid.waters[int(rng.integers(len(liquid.waters)))]
     cut = cut_cluster(liquid, positions, centre, n_waters - 1)
     return Cluster(

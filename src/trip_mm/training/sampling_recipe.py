@@ -136,7 +136,11 @@ class LiquidWaterSource(_DynamicsSource):
 
 
 class SpiceSource(_Source):
-    """Neutral H, C, N, O conformations of a SPICE geometry file, cut and displaced."""
+    """Neutral H, C, N, O conformations of a SPICE geometry file, cut and displaced.
+
+    `n_waters` are kept around what is not water, as far as `max_atoms` allows; a molecule that
+    exceeds `max_atoms` without them is left out and counted. Of a droplet at least one is kept.
+    """
 
     kind: Literal["spice-file"]
     file: str

@@ -1,6 +1,6 @@
 """Geometries from files in SPICE's layout: a group per molecule with mapped SMILES, in nm."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from trip_mm.training.sampling_recipe import SpiceSource
 from trip_mm.units import NM_TO_ANGSTROM
 
 _CHUNK = 50
+_ATOMS_OF_WATER = 3
 
 
 @dataclass(frozen=True)
@@ -86,24 +87,36 @@ def _molecule(name: str, smiles: str, conformations: Positions) -> SpiceMolecule
 
 
 def sample_spice(
-    source: SpiceSource, path: Path, excluded: frozenset[str], rng: np.random.Generator
+    source: SpiceSource,
+    path: Path,
+    excluded: frozenset[str],
+    rng: np.random.Generator,
+    left_out: MutableMapping[str, int],
 ) -> Iterator[Conformation]:
-    """Yields conformations of the neutral molecules of allowed elements, each molecule in turn.
+    """Yields conformations of the molecules that fit the source, each molecule in turn.
+
+    Args:
+        source: which elements and sizes are allowed.
+        path: SPICE geometry file.
+        excluded: formulas that are kept out.
+        rng: random stream of the source.
+        left_out: number of conformations of molecules left out, by reason; added to.
 
     Raises:
-        DataError: as `read_spice`, or no molecule of the file is neutral and of these elements.
+        DataError: as `read_spice`, or no molecule of the file fits the source.
     """
-    molecules = [
-        molecule
-        for molecule in read_spice(path)
-        if molecule.charge == 0
-        and set(molecule.atomic_numbers.tolist()) <= set(source.elements)
-        and formula(molecule.atomic_numbers) not in excluded
-    ]
+    molecules = []
+    for molecule in read_spice(path):
+        reason = _misfit(source, molecule, excluded)
+        if reason is None:
+            molecules.append(molecule)
+        else:
+            reason = f"{source.system_class}: {reason}"
+            left_out[reason] = left_out.get(reason, 0) + len(molecule.conformations)
     if not molecules:
         raise DataError(
-            f"{path}: no neutral molecule of the elements {source.elements} that keep_out does not "
-            "name; allow more elements or leave the source out"
+            f"{path}: nothing of {path.name} is left ({'; '.join(left_out) or 'it is empty'}): "
+            "allow more elements or atoms, or leave the source out"
         )
     orders = [rng.permutation(len(molecule.conformations)) for molecule in molecules]
     for count in range(source.conformations):
@@ -111,6 +124,20 @@ def sample_spice(
         molecule = molecules[index]
         row = int(orders[index][turn % len(orders[index])])
         yield _conformation(source, molecule, row, rng)
+
+
+def _misfit(source: SpiceSource, molecule: SpiceMolecule, excluded: frozenset[str]) -> str | None:
+    """Returns why a molecule is left out, or None."""
+    if molecule.charge != 0:
+        return "carries a net charge"
+    if not set(molecule.atomic_numbers.tolist()) <= set(source.elements):
+        return "other elements"
+    if formula(molecule.atomic_numbers) in excluded:
+        return "formula of keep_out"
+    n_solute = len(molecule.atomic_numbers) - molecule.waters.size
+    if (n_solute or _ATOMS_OF_WATER) > source.max_atoms:
+        return f"more than {source.max_atoms} atoms without the waters around it"
+    return None
 
 
 def _conformation(
@@ -129,8 +156,8 @@ def _cut(
     solute = np.setdiff1d(np.arange(len(numbers)), waters)
     liquid = Liquid(None, positions, numbers, solute, waters, None)
     low, high = source.n_waters or (len(waters), len(waters))
-    room = (source.max_atoms - len(solute)) // 3
+    room = (source.max_atoms - len(solute)) // _ATOMS_OF_WATER
     wanted = min(int(rng.integers(low, high + 1)), room, len(waters))
     if len(solute):
         return cut_cluster(liquid, positions, solute, wanted)
-    return cut_water_cluster(liquid, positions, wanted, rng)
+    return cut_water_cluster(liquid, positions, max(wanted, 1), rng)
