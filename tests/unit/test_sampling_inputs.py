@@ -97,3 +97,54 @@ def test_shipped_pairs_are_neutral() -> None:
     )
     found = list(sample_pairs(source, np.random.default_rng(0)))
     assert {item.n_unpaired for item in found} == {0}
+
+
+# Sources without their ranges.
+WATER = "kind: liquid-water, class: c, temperatures_k: [300.0], snapshots: 1"
+FRAMES = "kind: trajectory, class: c, topology: t.pdb, trajectory: t.xtc, conformations: 1"
+SPICE = "kind: spice-file, class: c, file: s.hdf5, conformations: 1"
+PEPTIDES = (
+    "kind: solvated-peptides, class: c, peptides: [GLY], temperatures_k: [300.0], snapshots: 1"
+)
+
+
+def write_recipe(path: Path, source: str) -> Path:
+    path.write_text(f"name: x\nseed: 1\nsources: [{{{source}}}]\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (f"{WATER}, n_waters: [32, 8]", "n_waters: .*32 to 8 is not an ascending range"),
+        (f"{WATER}, n_waters: [0, 0]", "n_waters.*greater than 0"),
+        (f"{WATER}, n_waters: [0, 5]", "n_waters.*greater than 0"),
+        (f"{FRAMES}, n_waters: [9, 2]", "n_waters: .*9 to 2 is not an ascending range"),
+        (f"{FRAMES}, n_waters: [-1, 2]", "n_waters.*greater than or equal to 0"),
+        (f"{FRAMES}, n_waters: [0, 2], around: water", "n_waters: .*around: water"),
+        (f"{SPICE}, n_waters: [9, 2]", "n_waters: .*9 to 2 is not an ascending range"),
+        (f"{SPICE}, n_waters: [-2, 2]", "n_waters.*greater than or equal to 0"),
+        (f"{SPICE}, oh_length: [1.0, 0.9]", "oh_length: .*1.0 to 0.9 is not an ascending range"),
+        (f"{PEPTIDES}, n_atoms: [60, 40]", "n_atoms: .*60 to 40 is not an ascending range"),
+    ],
+)
+def test_ranges_are_checked(tmp_path: Path, source: str, message: str) -> None:
+    path = write_recipe(tmp_path / "recipe.yaml", source)
+    with pytest.raises(ConfigError, match=rf"recipe\.yaml: sources\.0\..*{message}"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"{WATER}, n_waters: [1, 1]",
+        f"{FRAMES}, n_waters: [0, 0]",
+        f"{FRAMES}, n_waters: [1, 2], around: water",
+        f"{SPICE}, n_waters: [0, 3]",
+        f"{SPICE}, n_waters: null",
+        WATER.replace("[300.0]", "[400.0, 300.0]"),
+        "kind: diatomics, class: d, elements: [8, 1]",
+    ],
+)
+def test_what_is_no_range_need_not_ascend(tmp_path: Path, source: str) -> None:
+    assert load_recipe(write_recipe(tmp_path / "recipe.yaml", source)).sources

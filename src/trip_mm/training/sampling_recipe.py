@@ -5,14 +5,35 @@ recipe with one changed number.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from trip_mm.errors import ConfigError
 
-Range = tuple[float, float]
+Bound = TypeVar("Bound", int, float)
+
+
+def _ascending(value: tuple[Bound, Bound]) -> tuple[Bound, Bound]:
+    low, high = value
+    if low > high:
+        raise ValueError(f"{low} to {high} is not an ascending range; write the smaller one first")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Counts = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)]
+CountsFromZero = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_ascending)]
 
 
 class _Source(BaseModel):
@@ -20,15 +41,6 @@ class _Source(BaseModel):
 
     system_class: str = Field(alias="class", pattern=r"^[a-z0-9][a-z0-9-]*$")
     split_by: Literal["formula", "source"] = "formula"
-
-    @model_validator(mode="after")
-    def _check_ranges(self) -> "_Source":
-        for name, value in self:
-            if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], float):
-                low, high = value
-                if low > high:
-                    raise ValueError(f"{name}: {low} to {high} is not an ascending range")
-        return self
 
 
 class MoleculesSource(_Source):
@@ -121,7 +133,7 @@ class PeptidesSource(_DynamicsSource):
     peptides: tuple[str, ...] = Field(min_length=1)
     trajectories: int = Field(default=1, gt=0)
     clusters_per_snapshot: int = Field(default=1, gt=0)
-    n_atoms: tuple[int, int] = (60, 100)
+    n_atoms: Counts = (60, 100)
     padding_nm: float = Field(default=0.9, gt=0.0)
 
 
@@ -132,7 +144,7 @@ class LiquidWaterSource(_DynamicsSource):
     box_edge_nm: float = Field(default=1.9, gt=1.8)
     trajectories: int = Field(default=1, gt=0)
     clusters_per_snapshot: int = Field(default=4, gt=0)
-    n_waters: tuple[int, int] = (8, 32)
+    n_waters: Counts = (8, 32)
 
 
 class SpiceSource(_Source):
@@ -147,7 +159,7 @@ class SpiceSource(_Source):
     conformations: int = Field(gt=0)
     elements: tuple[int, ...] = (1, 6, 7, 8)
     max_atoms: int = Field(default=100, gt=0)
-    n_waters: tuple[int, int] | None = None
+    n_waters: CountsFromZero | None = None
     oh_length: Range | None = None
     displacement: Range = (0.0, 0.08)
 
@@ -165,10 +177,19 @@ class TrajectorySource(_Source):
     trajectory: str
     first_frame: int = Field(default=0, ge=0)
     conformations: int = Field(gt=0)
-    n_waters: tuple[int, int] = (12, 22)
+    n_waters: CountsFromZero = (12, 22)
     around: Literal["solute", "water"] = "solute"
     oh_length: Range | None = None
     displacement: Range = (0.0, 0.03)
+
+    @model_validator(mode="after")
+    def _centre_is_kept(self) -> "TrajectorySource":
+        if self.around == "water" and self.n_waters[0] < 1:
+            raise ValueError(
+                f"n_waters: {list(self.n_waters)} with around: water, which counts the central "
+                "one; start at 1 or more"
+            )
+        return self
 
 
 Source = Annotated[
