@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from trip_mm.elements import symbols_of
 from trip_mm.errors import ConfigError, EvaluationError, MissingDependencyError
+from trip_mm.training.levels import has_cartesian_functions
 from trip_mm.units import HARTREE_TO_EV
 
 STATE_NAMES: dict[int, str] = {0: "singlet", 2: "triplet", 4: "quintet"}
@@ -36,7 +37,7 @@ _TOLERANCE = 1e-8
 
 @dataclass(frozen=True)
 class FunctionalSettings:
-    """A density functional and its basis, with Cartesian d functions.
+    """A density functional and its basis, Cartesian where `has_cartesian_functions` says so.
 
     Attributes:
         functional: as pyscf names it.
@@ -142,7 +143,7 @@ def _new_field(
             atom=list(zip(symbols, positions.tolist(), strict=True)),
             basis=settings.basis,
             spin=n_unpaired,
-            cart=True,
+            cart=has_cartesian_functions(settings.basis),
             verbose=0,
         )
         field = (dft.RKS if n_unpaired == 0 else dft.UKS)(molecule)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trip_mm.elements import SYMBOLS, symbols_of
 from trip_mm.errors import ConfigError, DataError, MissingDependencyError
 from trip_mm.training.groups import fits_electrons
+from trip_mm.training.levels import has_cartesian_functions
 from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
 
 
@@ -70,7 +71,7 @@ def find_method(name: str) -> Method:
 
     `df-functional/basis` fits electron densities with an auxiliary basis, on a smaller grid: two to
     four times faster; on small molecules energies differ by 0.02 kcal/mol and forces by
-    0.03 kcal/mol/A (rms).
+    0.03 kcal/mol/A (rms). `has_cartesian_functions` says what kind of functions a basis has.
 
     Raises:
         ConfigError: the name means nothing.
@@ -233,12 +234,11 @@ def _density_functional(
     ) -> Any:
         check_spin(atomic_numbers, n_unpaired)
         try:
-            # ANI-1x was computed with Cartesian d functions (Gaussian's default for 6-31G*).
             molecule = gto.M(
                 atom=list(zip(symbols_of(atomic_numbers), positions.tolist(), strict=True)),
                 basis=basis,
                 spin=n_unpaired,
-                cart=True,
+                cart=has_cartesian_functions(basis),
                 verbose=0,
             )
             field = integrals(dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule))
