@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from trip_mm.elements import SYMBOLS, symbols_of
 from trip_mm.errors import ConfigError, DataError, MissingDependencyError
@@ -32,6 +34,7 @@ class Labels:
 
 Calculation = Callable[[NDArray[np.int64], NDArray[np.float64], int], Labels]
 EnergyCalculation = Callable[[NDArray[np.int64], NDArray[np.float64], int], float]
+Result = TypeVar("Result")
 
 GROUND_STATE_UNPAIRED: dict[int, int] = {1: 1, 6: 2, 7: 3, 8: 2, 9: 1, 16: 2, 17: 1}
 """Unpaired electrons of the isolated atom in its ground state, by atomic number (Hund)."""
@@ -126,6 +129,34 @@ def check_spin(atomic_numbers: NDArray[np.int64], n_unpaired: int) -> None:
         raise LabelError(f"{n_electrons} electrons cannot have {n_unpaired} unpaired ones")
 
 
+def _n_threads() -> int:
+    """Returns the threads of one calculation: `OMP_NUM_THREADS`, or 1 where it says nothing."""
+    stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(int(stated), 1) if stated.isdecimal() else 1
+
+
+def _on_own_threads(
+    compute: Callable[[NDArray[np.int64], NDArray[np.float64], int], Result],
+) -> Callable[[NDArray[np.int64], NDArray[np.float64], int], Result]:
+    """Lets a calculation run on `_n_threads` threads and gives the libraries theirs back after it.
+
+    More threads would compete with the processes beside it. To set `OMP_NUM_THREADS` here, even for
+    the import alone, is no way: tblite and torch share one OpenMP library, which reads it when the
+    first of them is imported, so that it would decide about torch or come too late.
+    """
+    libraries = ThreadpoolController()  # those that are loaded: the program is imported by now
+    n_threads = _n_threads()
+
+    @wraps(compute)
+    def limited(
+        atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
+    ) -> Result:
+        with libraries.limit(limits=n_threads):
+            return compute(atomic_numbers, positions, n_unpaired)
+
+    return limited
+
+
 def _tight_binding(hamiltonian: str) -> Method:
     calculate = _tblite_calculation(hamiltonian)
 
@@ -138,8 +169,6 @@ def _tight_binding(hamiltonian: str) -> Method:
 
 
 def _tblite_calculation(hamiltonian: str) -> Calculation:
-    # The threads of one calculation would compete with the processes beside it.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
         from tblite.interface import Calculator
@@ -173,6 +202,7 @@ def _tblite_calculation(hamiltonian: str) -> Calculation:
             n_unpaired,
         )
 
+    @_on_own_threads
     def calculate(
         atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
     ) -> Labels:
@@ -214,7 +244,6 @@ def _fitted(field: Any) -> Any:
 def _density_functional(
     name: str, functional: str, basis: str, integrals: Callable[[Any], Any]
 ) -> Method:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         from pyscf import dft, gto
     except ImportError:
@@ -251,11 +280,13 @@ def _density_functional(
             raise LabelError(_SCF_FAILED)
         return field
 
+    @_on_own_threads
     def energy(
         atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
     ) -> float:
         return float(converged(atomic_numbers, positions, n_unpaired).e_tot) * HARTREE_TO_EV
 
+    @_on_own_threads
     def calculate(
         atomic_numbers: NDArray[np.int64], positions: NDArray[np.float64], n_unpaired: int
     ) -> Labels:
