@@ -142,7 +142,14 @@ class ScheduleConfig(Section):
 
 
 class BatchConfig(Section):
-    """Size of a minibatch: conformations, or edges so that all minibatches cost the same."""
+    """Size of a minibatch: conformations, or edges so that all minibatches cost about the same.
+
+    Attributes:
+        n_conformations: in a minibatch on average.
+        max_edges: in a minibatch on average; not a maximum, despite its name. An epoch is dealt out
+            in whole conformations and what is over is spread among its minibatches: with few
+            conformations or large ones a minibatch gets up to about twice as many.
+    """
 
     n_conformations: int | None = Field(default=None, ge=1)
     max_edges: int | None = Field(default=None, ge=1)
