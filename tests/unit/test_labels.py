@@ -231,6 +231,19 @@ def test_known_labels_must_be_of_the_same_method_and_spin(tmp_path: Path) -> Non
         replace(job, first=0)
 
 
+def test_parts_with_other_functions_of_the_basis_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyscf", reason="labels by density functionals need pyscf")
+    write_waters(tmp_path / "g.h5", 1)
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "hf/sto-3g")
+    label(job)
+    with h5py.File(job.parts / "part-00000000.h5", "r+") as file:
+        labelling = json.loads(file.attrs["labelling"])
+        assert labelling.pop("functions") == "spherical"
+        file.attrs["labelling"] = json.dumps(labelling)
+    with pytest.raises(DataError, match="functions None, now spherical"):
+        label(job)
+
+
 @pytest.mark.usefixtures("tblite")
 def test_processes_give_the_same_labels(tmp_path: Path) -> None:
     write_waters(tmp_path / "g.h5", 8)

@@ -24,6 +24,7 @@ from trip_mm.training.groups import Conformation
 from trip_mm.training.labels_known import KnownLabels, read_known_labels
 from trip_mm.training.labels_methods import LabelError, Labels, find_method, lone_atom_energies
 from trip_mm.training.labels_parts import LabelledChunk, Parts, index_geometries
+from trip_mm.training.levels import has_cartesian_functions
 from trip_mm.workers import Workers, results
 
 DEFAULT_MAX_FORCE = 30.0
@@ -174,8 +175,15 @@ def _header(
         labelling={
             "max_force_ev_per_angstrom": job.max_force,
             "multiplicity": job.multiplicity,
+            **_functions(level),
         },
     )
+
+
+def _functions(level: str) -> dict[str, str]:
+    """Marks spherical bases: earlier versions computed Cartesian functions in every basis."""
+    _, slash, basis = level.partition("/")
+    return {"functions": "spherical"} if slash and not has_cartesian_functions(basis) else {}
 
 
 def label_chunk(

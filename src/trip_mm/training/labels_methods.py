@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController
 
 from trip_mm.elements import SYMBOLS, symbols_of
 from trip_mm.errors import ConfigError, DataError, MissingDependencyError
