@@ -50,7 +50,6 @@ from trip_mm.model.config import TripConfig
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation, group_conformations
-from trip_mm.training.levels import same_level
 from trip_mm.units import EV_TO_KCAL_PER_MOL, HARTREE_TO_EV, KCAL_PER_MOL_TO_EV
 
 FIXTURE = Path(__file__).parents[1] / "data" / "comp6_fixture.h5"
@@ -191,22 +190,6 @@ def test_window_counts_from_the_lowest_of_each_formula() -> None:
     )
     # The last has the formula of the others, but is the lowest of its own subset.
     assert within_window(labelled).tolist() == [True, True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        ("wB97X/6-31G(d)", "wb97x/6-31g*", True),
-        ("gfn2", "GFN2-xTB", True),
-        ("df-wb97x/6-31g*", "wb97x/6-31g*", True),
-        ("wb97x/6-31g* (Cartesian)", "ωB97x/6-31G(d)", True),
-        ("wb97x/6-31g**", "wb97x/6-31g*", False),
-        ("GFN2-xTB", "wb97x/6-31g*", False),
-        ("", "", False),
-    ],
-)
-def test_levels_are_compared_by_meaning(first: str, second: str, expected: bool) -> None:
-    assert same_level(first, second) is expected
 
 
 def test_level_of_a_trained_model_comes_from_its_file() -> None:

@@ -38,6 +38,13 @@ def test_the_family_of_6_31g_is_cartesian(basis: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
+        ("wB97X/6-31G(d)", "wb97x/6-31g*", True),
+        ("gfn2", "GFN2-xTB", True),
+        ("df-wb97x/6-31g*", "wb97x/6-31g*", True),
+        ("wb97x/6-31g* (Cartesian)", "ωB97x/6-31G(d)", True),
+        ("wb97x/6-31g**", "wb97x/6-31g*", False),
+        ("GFN2-xTB", "wb97x/6-31g*", False),
+        ("", "", False),
         ("wb97x/6-31g*-cartesian", "wb97x/6-31g*", True),
         ("wb97x/6-31g* (6D)", "wb97x/6-31g*", True),
         ("wb97x/6-31g* (5D)", "wb97x/6-31g*", False),
@@ -48,7 +55,7 @@ def test_the_family_of_6_31g_is_cartesian(basis: str, expected: bool) -> None:
         ("b3lyp/6-311g(d,p) (cart)", "b3lyp/6-311g**", False),
     ],
 )
-def test_the_kind_of_functions_is_part_of_a_level(first: str, second: str, expected: bool) -> None:
+def test_levels_are_compared_by_meaning(first: str, second: str, expected: bool) -> None:
     assert same_level(first, second) is expected
 
 

@@ -186,6 +186,7 @@ def test_overrides_go_where_their_key_belongs() -> None:
 
 @pytest.mark.parametrize("override", ["system=water.yaml", "protocol=thesis", "system"])
 def test_an_override_without_a_key_is_refused(override: str) -> None:
+    assert split_overrides(["system.ph"]) == (["ph"], [])  # refused later, for want of a value
     with pytest.raises(ConfigError, match=r"write (system|protocol)\.KEY=VALUE for a setting"):
         split_overrides([override])
 

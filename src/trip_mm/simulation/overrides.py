@@ -36,14 +36,13 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     for override in overrides:
         first = override.split("=")[0].split(".")[0].split("[")[0].strip()
         if first in ("system", "protocol"):
-            path, _, value = override.partition("=")
-            key = path.partition(".")[2]
-            if not key:
+            if "." not in override.partition("=")[0]:
                 raise ConfigError(
                     f"--set {override!r}: write {first}.KEY=VALUE for a setting in the {first} file"
                     "; another file is an argument of the command"
                 )
-            (for_system if first == "system" else for_protocol).append(f"{key}={value}")
+            own = for_system if first == "system" else for_protocol
+            own.append(override.split(".", 1)[1])
         elif first in _PROTOCOL_KEYS:
             for_protocol.append(override)
         elif first in _STAGE_KEYS:
