@@ -5,11 +5,13 @@
 Labels of whole molecules say nothing of two atoms alone, and a transfer that sees only molecules
 digs wells between them. At short distances the lowest of all spin states counts. Far apart only
 the state of highest spin is one determinant that ends at the isolated atoms; in between, no single
-determinant is right, and nothing is labelled. Takes some minutes of one core.
+determinant is right, and nothing is labelled. Where the calculation far apart finds an excited
+state (two C, two O), that is left out. Takes some minutes of one core.
 """
 
 import argparse
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ METHOD = "df-wb97x/6-31g*"
 NEAR = np.arange(0.6, 1.85, 0.1)  # A
 FAR = np.arange(2.8, 4.65, 0.2)  # A
 MAX_FORCE = 30.0  # eV/A, as trip-mm label
+EXCITED = 0.2  # eV above the isolated atoms; no ground state lies so high far apart
 
 
 def spins(numbers: tuple[int, int], far: bool) -> range:
@@ -42,16 +45,16 @@ def spins(numbers: tuple[int, int], far: bool) -> range:
 def lowest(
     method: Method, numbers: tuple[int, int], distance: float, far: bool
 ) -> Conformation | None:
-    """Labels a pair in its lowest spin state, or returns None where no state converges."""
+    """Labels a pair in its lowest spin state, or returns None where a state does not converge."""
     positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
     found: list[Labels] = []
     for n_unpaired in spins(numbers, far):
         try:
             found.append(method.calculate(np.array(numbers), positions, n_unpaired))
         except LabelError as error:
+            # It might be the lowest.
             print(f"{numbers} at {distance:.1f} A, {n_unpaired} unpaired: {error}")
-    if not found:
-        return None
+            return None
     best = min(found, key=lambda labels: labels.energy)
     name = "".join(SYMBOLS[number] for number in numbers)
     formula = f"{SYMBOLS[numbers[0]]}2" if numbers[0] == numbers[1] else name
@@ -73,13 +76,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     method = find_method(METHOD)
+    lone = lone_atom_energies(method, ELEMENTS)
     kept: list[Conformation] = []
-    failures = {"SCF did not converge": 0, f"force above {MAX_FORCE:.0f} eV/A": 0}
+    failures: Counter[str] = Counter()
     for numbers in itertools.combinations_with_replacement(ELEMENTS, 2):
         for distance, far in [(d, False) for d in NEAR] + [(d, True) for d in FAR]:
             item = lowest(method, numbers, float(distance), far)
             if item is None:
                 failures["SCF did not converge"] += 1
+            elif far and item.energy - sum(lone[number] for number in numbers) > EXCITED:
+                failures["excited state"] += 1
             elif np.linalg.norm(item.forces, axis=1).max() > MAX_FORCE:
                 failures[f"force above {MAX_FORCE:.0f} eV/A"] += 1
             else:
@@ -88,8 +94,8 @@ def main() -> None:
     header = FileHeader(
         source="recipes/trip-wb97x/atom_pairs.py",
         level_of_theory=method.name,
-        lone_atom_energies=lone_atom_energies(method, ELEMENTS),
-        failures={reason: count for reason, count in failures.items() if count},
+        lone_atom_energies=lone,
+        failures=failures,
     )
     write_conformations(arguments.out, kept, header)
 
