@@ -6,8 +6,8 @@ Labels of whole molecules say nothing of two atoms alone, and a transfer that se
 digs wells between them. A pair starts as two isolated atoms of opposite spins far apart, in three
 orientations of their open shells, and is followed inwards: each distance starts from the density of
 the one before, which keeps the spins of a torn bond on their atoms. Near the minimum the states of
-higher spin are tried, too. The lowest state counts; a distance where one fails has no label, for
-that might be the lowest. Five minutes of two cores.
+other spins are tried, too. The lowest state counts; a distance where one fails has no label, for
+that might be the lowest, but for far apart, where all are alike. Five minutes of two cores.
 """
 
 import argparse
@@ -35,12 +35,20 @@ from trip_mm.units import ANGSTROM_TO_BOHR, HARTREE_TO_EV
 
 ELEMENTS = (1, 6, 7, 8)
 METHOD = find_method("df-wb97x/6-31g*")
-DISTANCES = (*np.arange(4.6, 2.1, -0.2), *np.arange(2.0, 0.55, -0.1))
-"""A, from the outside inwards."""
 NEAR = 1.85
 """A; below, all spin states are tried."""
+FAR = 3.35
+"""A; beyond, the orientations differ by less than 0.01 eV, and any that converges will do."""
+FINE = ((1, 8),)
+"""Pairs with twice as many distances; a transfer with fewer digs a well between O and H."""
 MAX_FORCE = 30.0
 """eV/A, as `trip-mm label`."""
+
+
+def distances(numbers: tuple[int, int]) -> list[float]:
+    """Returns distances in A, from the outside inwards."""
+    step = 0.1 if numbers in FINE else 0.2
+    return [*np.arange(4.6, 2.1, -step).tolist(), *np.arange(2.0, 0.55, -0.1).tolist()]
 
 
 def solve(atoms: list[tuple[str, list[float]]], n_unpaired: int, density: Any = None) -> Any:
@@ -89,7 +97,7 @@ class State:
         return energy, along_z, self.n_unpaired
 
 
-def higher_spins(
+def other_spins(
     numbers: tuple[int, int], distance: float, lowest: int
 ) -> Iterator[tuple[float, np.ndarray, int] | None]:
     """Yields the states of more unpaired electrons, and of fewer, from superposed atoms."""
@@ -114,12 +122,12 @@ def label_pair(
     states = [State(numbers, axis, [densities[number] for number in numbers]) for axis in range(3)]
     kept: list[Conformation] = []
     failures: Counter[str] = Counter()
-    for distance in map(float, DISTANCES):
+    for distance in distances(numbers):
         found = [state.at(distance) for state in states]
         if distance < NEAR:
-            found += higher_spins(numbers, distance, states[0].n_unpaired)
+            found += other_spins(numbers, distance, states[0].n_unpaired)
         converged = [item for item in found if item is not None]
-        if len(converged) < len(found):
+        if not converged or (distance < FAR and len(converged) < len(found)):
             failures["SCF did not converge"] += 1
             continue
         energy, forces, n_unpaired = min(converged, key=lambda item: item[0])
