@@ -183,6 +183,22 @@ def test_sdf_mistakes_are_named(
         open_set(str(tmp_path / "a.sdf"))
 
 
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [("dihedral", "2 1 0 3"), ("level_of_theory", "C/D"), ("geometry_level", "C/D")],
+)
+def test_sdf_drives_of_one_title_are_not_merged(
+    record: TorsionRecord, tmp_path: Path, tag: str, value: str
+) -> None:
+    tags = {"dihedral": "2 0 1 3", "level_of_theory": "A/B"}
+    write_sdf(tmp_path / "one.sdf", record, tags)
+    write_sdf(tmp_path / "other.sdf", record, {**tags, tag: value})
+    texts = [(tmp_path / f"{name}.sdf").read_text() for name in ("one", "other")]
+    (tmp_path / "a.sdf").write_text("".join(texts))
+    with pytest.raises(DataError, match=f"record 7: another {tag} than in drive r1"):
+        open_set(str(tmp_path / "a.sdf"))
+
+
 def write_target(directory: Path, record: TorsionRecord) -> None:
     assert record.points is not None
     directory.mkdir(parents=True)
@@ -332,8 +348,11 @@ def bare(record_id: str, smiles: str) -> TorsionRecord:
 def test_every_record_is_admitted_or_has_a_reason(record: TorsionRecord) -> None:
     assert record.points is not None
     turned = replace(record.points, angles_deg=record.points.angles_deg + 8.0)
+    angles = record.points.angles_deg
+    repeated = replace(record.points, angles_deg=np.where(angles == 180.0, 120.0, angles))
     records = [
         record,
+        replace(record, record_id="two", points=repeated),
         replace(record, record_id="one", dihedral=(3, 1, 2, 4)),
         replace(record, record_id="off", points=turned),
         bare("f", "[H:1][F:2]"),
@@ -346,6 +365,7 @@ def test_every_record_is_admitted_or_has_a_reason(record: TorsionRecord) -> None
     admitted, skipped = filters.admit(records, elements)
     assert [r.record_id for r in admitted] == ["r1"]
     assert {s.record.record_id: s.reason for s in skipped} == {
+        "two": filters.REPEATED,
         "one": filters.UNREADABLE,
         "off": filters.OFF_GRID,
         "f": filters.ELEMENT,

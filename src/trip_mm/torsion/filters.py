@@ -21,6 +21,7 @@ SEVERAL = "several separate molecules"
 UNREADABLE = "unreadable"
 NO_GEOMETRY = "no reference geometry"
 NO_PROFILE = "fewer than three grid points"
+REPEATED = "a grid angle more than once"
 OFF_GRID = "geometries not at their grid angles"
 
 _OFF_GRID_DEG = 5.0
@@ -61,7 +62,7 @@ def admit(
 
     The first of these that holds counts: unreadable, an element outside the set, a net charge,
     unpaired electrons, several molecules, no reference geometry, fewer than three grid points,
-    geometries whose dihedral angle is not that of the grid.
+    a grid angle more than once, geometries whose dihedral angle is not that of the grid.
 
     Raises:
         ConfigError: two records have the same id.
@@ -100,6 +101,9 @@ def _objection(record: TorsionRecord, elements: frozenset[int]) -> tuple[str, st
         return NO_GEOMETRY, "only the molecule is at hand"
     if record.points.n_points < 3:
         return NO_PROFILE, str(record.points.n_points)
+    repeated = [angle for angle, n in Counter(record.points.angles_deg.tolist()).items() if n > 1]
+    if repeated:
+        return REPEATED, ", ".join(f"{angle:g}" for angle in repeated)
     try:
         record.molecule()
     except TripError as error:

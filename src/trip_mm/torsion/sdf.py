@@ -7,6 +7,8 @@
 | `energy_ev`, `energy_hartree`, `energy_kcal_per_mol` or `energy_kj_per_mol` | one of them |
 | `angle_deg` | grid angle; measured where the tag is missing |
 | `level_of_theory`, `geometry_level` | of energies and geometries |
+
+The dihedral and the levels are those of the first point; others repeat them or leave out the tag.
 """
 
 from collections import defaultdict
@@ -39,8 +41,8 @@ def read_sdf(path: Path) -> list[TorsionRecord]:
     """Reads torsion drives from SDF with tags.
 
     Raises:
-        DataError: a point that cannot be read, lacks a tag, or differs in its atoms from others
-            of its drive.
+        DataError: a point that cannot be read, lacks a tag, or differs from others of its drive
+            in its atoms, dihedral or levels.
     """
     drives: dict[str, list[tuple[int, Chem.Mol]]] = defaultdict(list)
     supplier = Chem.SDMolSupplier()
@@ -66,6 +68,7 @@ def _record(path: Path, key: str, members: list[tuple[int, Chem.Mol]]) -> Torsio
     for number, mol in members:
         if _graph(mol) != graph:
             raise DataError(f"{path}: record {number}: other atoms or order than in drive {key}")
+        _check_same_drive(path, number, mol, first, key)
         geometry = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
         positions.append(geometry)
         energies.append(_energy(path, number, mol))
@@ -76,6 +79,17 @@ def _record(path: Path, key: str, members: list[tuple[int, Chem.Mol]]) -> Torsio
     points = DrivenPoints(np.array(angles), np.array(energies), np.array(positions)).sorted()
     geometry_level = _tag(first, "geometry_level") or level
     return TorsionRecord(key, path.name, smiles, dihedral, points, level, geometry_level)
+
+
+def _check_same_drive(path: Path, number: int, mol: Chem.Mol, first: Chem.Mol, key: str) -> None:
+    """Refuses a point of another drive of the same name, so that their energies never mix."""
+    for tag in ("dihedral", "level_of_theory", "geometry_level"):
+        stated, expected = (_tag(one, tag).replace(",", " ").split() for one in (mol, first))
+        if stated and stated != expected:
+            raise DataError(
+                f"{path}: record {number}: another {tag} than in drive {key}; give each drive a "
+                "record_id of its own"
+            )
 
 
 def _graph(mol: Chem.Mol) -> str:
