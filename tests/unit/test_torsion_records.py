@@ -350,8 +350,10 @@ def test_every_record_is_admitted_or_has_a_reason(record: TorsionRecord) -> None
     turned = replace(record.points, angles_deg=record.points.angles_deg + 8.0)
     angles = record.points.angles_deg
     repeated = replace(record.points, angles_deg=np.where(angles == 180.0, 120.0, angles))
+    energies = np.where(angles == 180.0, np.nan, record.points.energies)
     records = [
         record,
+        replace(record, record_id="nan", points=replace(record.points, energies=energies)),
         replace(record, record_id="two", points=repeated),
         replace(record, record_id="one", dihedral=(3, 1, 2, 4)),
         replace(record, record_id="off", points=turned),
@@ -365,6 +367,7 @@ def test_every_record_is_admitted_or_has_a_reason(record: TorsionRecord) -> None
     admitted, skipped = filters.admit(records, elements)
     assert [r.record_id for r in admitted] == ["r1"]
     assert {s.record.record_id: s.reason for s in skipped} == {
+        "nan": filters.UNREADABLE,
         "two": filters.REPEATED,
         "one": filters.UNREADABLE,
         "off": filters.OFF_GRID,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rdkit import Chem
 
 from trip_mm.elements import SYMBOLS, atomic_number
@@ -101,6 +102,8 @@ def _objection(record: TorsionRecord, elements: frozenset[int]) -> tuple[str, st
         return NO_GEOMETRY, "only the molecule is at hand"
     if record.points.n_points < 3:
         return NO_PROFILE, str(record.points.n_points)
+    if not np.isfinite(record.points.energies).all():
+        return UNREADABLE, "an energy is not finite"
     repeated = [angle for angle, n in Counter(record.points.angles_deg.tolist()).items() if n > 1]
     if repeated:
         return REPEATED, ", ".join(f"{angle:g}" for angle in repeated)
