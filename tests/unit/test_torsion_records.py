@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -109,6 +110,25 @@ def test_damaged_files_are_refused(record: TorsionRecord, tmp_path: Path) -> Non
         open_set(str(tmp_path / "b.json"))
     with pytest.raises(DataError, match="no such file"):
         open_set(str(tmp_path / "absent.h5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("energies_ev", ["low", "high"]), ("dihedral", [2, 0]), ("dihedral", 2)]
+)
+def test_malformed_hdf5_is_refused(
+    record: TorsionRecord, tmp_path: Path, name: str, value: object
+) -> None:
+    path = tmp_path / "a.h5"
+    write_hdf5(path, [record])
+    with h5py.File(path, "a") as file:
+        group = file["00000"]
+        if name in group:
+            del group[name]
+            group[name] = value
+        else:
+            group.attrs[name] = value
+    with pytest.raises(DataError, match="cannot be read as a torsion set"):
+        read_hdf5(path)
 
 
 def test_records_without_a_level_take_the_given_one(record: TorsionRecord, tmp_path: Path) -> None:

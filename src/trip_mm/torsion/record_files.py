@@ -90,7 +90,7 @@ def read_hdf5(path: Path) -> list[TorsionRecord]:
         with h5py.File(path, "r") as file:
             _check_format(path, dict(file.attrs))
             return [_from_group(group) for _, group in sorted(file.items())]
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a torsion set ({error})") from error
 
 
