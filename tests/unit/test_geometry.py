@@ -69,6 +69,27 @@ def test_files_and_smiles_give_the_same_molecule(tmp_path: Path, butane: Molecul
         assert found.positions == pytest.approx(butane.positions, abs=1e-3)
 
 
+def test_planar_molecules_keep_their_geometry(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from rdkit import Chem
+
+    water = read_molecule("O")
+    stretched = Chem.Mol(water.rdkit)
+    positions = water.positions * np.array([1.2, 1.2, 0.0])
+    stretched.GetConformer().SetPositions(positions)
+    (tmp_path / "w.pdb").write_text(Chem.MolToPDBBlock(stretched))
+    block = Chem.MolToMolBlock(stretched)
+    (tmp_path / "w.sdf").write_text(block)
+    for name in ("w.pdb", "w.sdf"):
+        assert read_molecule(tmp_path / name).positions == pytest.approx(positions, abs=1e-3)
+    assert not caplog.records
+    (tmp_path / "drawn.sdf").write_text(block.replace("3D", "  ", 1))
+    found = read_molecule(tmp_path / "drawn.sdf")
+    assert np.linalg.norm(found.positions[1] - found.positions[0]) < 1.0
+    assert "gets a new geometry" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("source", "named"),
     [("nonsense", "SMILES"), ("CC.O", "separate"), ("absent.sdf", "no such file"), ("", "SMILES")],

@@ -1,5 +1,6 @@
 """One molecule: atoms, positions, bonds; read from SDF, MOL, PDB, XYZ or SMILES."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from rdkit.Chem import rdDetermineBonds, rdDistGeom, rdForceFieldHelpers
 
 from trip_mm.elements import formula, symbols_of
 from trip_mm.errors import UnsupportedSystemError
+
+_logger = logging.getLogger("trip_mm")
 
 _EMBEDDING_SEED = 1
 # A bond is torn when it is this much longer than it was, formed when atoms come this much closer
@@ -86,7 +89,8 @@ def read_molecule(source: str | Path) -> Molecule:
     """Reads one molecule from a file (SDF, MOL, PDB, XYZ) or a SMILES string.
 
     Flat drawings and SMILES get a geometry by distance geometry (ETKDGv3, fixed seed, relaxed with
-    MMFF94 where it knows all atoms); hydrogens that are not written are added. Bonds of an XYZ file
+    MMFF94 where it knows all atoms); hydrogens that are not written are added. An SDF record with
+    all z equal to zero is a drawing unless its header says 3D. Bonds of an XYZ file
     are found from distances, for a neutral molecule.
 
     Raises:
@@ -115,7 +119,14 @@ def read_molecule(source: str | Path) -> Molecule:
 def _with_geometry(mol: Any, where: str) -> Any:
     if mol.GetNumConformers() and mol.GetConformer().Is3D():
         return Chem.AddHs(mol, addCoords=True)
+    n_given, is_flat = mol.GetNumAtoms(), mol.GetNumConformers() > 0
     mol = Chem.AddHs(mol)
+    if is_flat and mol.GetNumAtoms() == n_given:
+        _logger.warning(
+            "%s: is flat and not marked as 3D, so it gets a new geometry; to keep its own, write "
+            "3D into columns 21 and 22 of the second line",
+            where,
+        )
     parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = _EMBEDDING_SEED
     if rdDistGeom.EmbedMolecule(mol, parameters) != 0:
@@ -157,6 +168,8 @@ def _read_pdb(path: Path) -> Any:
             f"{path}: holds no hydrogens, which cannot be placed without bond orders; give an SDF"
             " file or add them first"
         )
+    # A planar molecule with all z equal to zero is a geometry too: the format knows no drawings.
+    mol.GetConformer().Set3D(True)
     try:
         rdDetermineBonds.DetermineBondOrders(mol, charge=0)
     except ValueError as error:
