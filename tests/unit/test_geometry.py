@@ -198,6 +198,19 @@ def test_pdb_files_keep_their_atoms_and_get_bond_orders(tmp_path: Path) -> None:
         read_molecule(tmp_path / "heavy.pdb")
 
 
+def test_pdb_files_of_several_models_are_refused(tmp_path: Path) -> None:
+    from rdkit import Chem
+
+    water = Chem.MolToPDBBlock(read_molecule("O").rdkit, flavor=2)  # without CONECT
+    model = "".join(line for line in water.splitlines(True) if line.startswith("HETATM"))
+    models = [f"MODEL {number:8d}\n{model}ENDMDL\n" for number in (1, 2)]
+    (tmp_path / "one.pdb").write_text(models[0] + "END\n")
+    assert read_molecule(tmp_path / "one.pdb").n_atoms == 3
+    (tmp_path / "two.pdb").write_text("".join(models) + "END\n")
+    with pytest.raises(UnsupportedSystemError, match="holds 2 models"):
+        read_molecule(tmp_path / "two.pdb")
+
+
 def renumbered(lines: list[str], path: Path) -> Molecule:
     numbered = [f"{line[:6]}{number:5d}{line[11:]}" for number, line in enumerate(lines, 1)]
     path.write_text("".join(numbered) + "END\n")

@@ -163,6 +163,9 @@ def _read_pdb(path: Path) -> Any:
     mol: Any = Chem.MolFromPDBFile(str(path), removeHs=False)
     if mol is None:
         return None
+    n_models = mol.GetNumConformers()
+    if n_models > 1:
+        raise UnsupportedSystemError(f"{path}: holds {n_models} models; give exactly one")
     if all(atom.GetAtomicNum() != 1 for atom in mol.GetAtoms()):
         raise UnsupportedSystemError(
             f"{path}: holds no hydrogens, which cannot be placed without bond orders; give an SDF"
