@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from trip_mm.checkpoint import load_potential, new_potential, save_potential
+from trip_mm.cli.scan import app
 from trip_mm.errors import (
     ConfigError,
     DataError,
@@ -21,6 +23,7 @@ from trip_mm.geometry.potentials import parse_potential
 from trip_mm.model.config import TripConfig
 from trip_mm.potential import TripPotential
 from trip_mm.surfaces import subjects as subjects_module
+from trip_mm.surfaces import water as water_module
 from trip_mm.surfaces.ablations import TERMS, StepEnvelope, switch_off
 from trip_mm.surfaces.bond import bond_path, parse_atoms
 from trip_mm.surfaces.curve import Curve, compute_curves
@@ -433,6 +436,18 @@ class TestWater:
         other = Surface("other", reference.distances + 0.03, reference.energies)
         with pytest.raises(DataError, match="share 0 distances"):
             compare(other, reference)
+
+    def test_grids_that_never_meet_are_refused_before_anything_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*arguments: object) -> None:
+            raise AssertionError("nothing may be computed")
+
+        monkeypatch.setattr(water_module, "compute_surfaces", refuse)
+        options = ["--from", "0.53", "--to", "1.03", "--out", str(tmp_path / "out")]
+        found = CliRunner().invoke(app, ["water", "--potential", "gfn2", *options])
+        assert found.exit_code == 2
+        assert "share 0 distances" in " ".join(found.output.split())
 
 
 def test_force_along_a_path_is_minus_the_slope(potential: TripPotential) -> None:

@@ -50,10 +50,12 @@ def water(
     from trip_mm.surfaces.output import write_surfaces
     from trip_mm.surfaces.path import distance_grid
     from trip_mm.surfaces.plots import plot_surfaces
-    from trip_mm.surfaces.water import compare, compute_surfaces, reference_surfaces
+    from trip_mm.surfaces.water import check_grid, compare, compute_surfaces, reference_surfaces
 
     grid = distance_grid(first, last, step)
     references = reference_surfaces()
+    for reference in references:
+        check_grid(grid, reference)  # refuses before anything runs
     subjects = _subjects(potential, switch_off)
     surfaces = compute_surfaces(grid, subjects, out, _announce)
     errors = {

@@ -189,19 +189,33 @@ def reference_surfaces() -> tuple[Surface, ...]:
     )
 
 
+def check_grid(distances: NDArray[np.float64], reference: Surface) -> None:
+    """Refuses a grid that a surface on it could not be compared by.
+
+    Args:
+        distances: A, `[n]`.
+        reference: what it is to be compared with.
+
+    Raises:
+        DataError: the grids share fewer than four distances.
+    """
+    n_shared = len(_matches(distances, reference.distances))
+    if n_shared < _FEWEST_COMMON:
+        raise DataError(
+            f"the grid and {reference.label} share {n_shared} distances; take a step of 0.1 or "
+            "0.05 A from 0.5 A"
+        )
+
+
 def compare(surface: Surface, reference: Surface) -> SurfaceError:
     """Compares a surface with a reference where their grids meet.
 
     Raises:
         DataError: the grids share fewer than four distances.
     """
+    check_grid(surface.distances, reference)
     own = [int(i) for i in _matches(surface.distances, reference.distances)]
     other = [int(i) for i in _matches(reference.distances, surface.distances)]
-    if len(own) < _FEWEST_COMMON:
-        raise DataError(
-            f"{surface.label} and {reference.label} share {len(own)} distances; take a step of "
-            "0.1 or 0.05 A from 0.5 A"
-        )
     rows, columns = np.triu_indices(len(own))
     shared = surface.distances[own]
     a = surface.energies[np.ix_(own, own)][rows, columns] * EV_TO_KCAL_PER_MOL
