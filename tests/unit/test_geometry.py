@@ -1,5 +1,6 @@
 """Molecules, dihedral angles, potentials by name, relaxation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from trip_mm.errors import (
     UnsupportedSystemError,
 )
 from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral, turning_atoms, wrapped
+from trip_mm.geometry.minimize import parse_held
 from trip_mm.geometry.molecule import Molecule, changed_bonds, read_molecule, to_xyz
 from trip_mm.geometry.openmm_topology import built_structure
 from trip_mm.geometry.potentials import bind, bind_energy, parse_potential
-from trip_mm.geometry.relax import HeldDihedral, relax
+from trip_mm.geometry.relax import HeldDihedral, check_relaxed, relax
 from trip_mm.model.trip import TripConfig
 from trip_mm.units import EV_TO_KCAL_PER_MOL, KJ_PER_MOL_TO_EV
 
@@ -313,6 +315,21 @@ def test_held_angle_is_held_and_the_rest_is_at_rest(butane: Molecule) -> None:
     ends = [atom for atom in range(4, 14) if atom not in (7, 8, 9, 10)]
     assert np.abs(found.forces[ends]).max() < 5e-3
     assert np.abs(found.forces).max() > 5e-2
+
+
+@pytest.mark.parametrize(
+    ("smiles", "text", "named"),
+    [("CC#CC", "0,1,2,3=60", "undefined"), ("CCCC", "0,1,2,4=60", "atoms 2 and 4 are not bonded")],
+)
+def test_held_dihedrals_that_cannot_turn_are_refused(smiles: str, text: str, named: str) -> None:
+    with pytest.raises(UnsupportedSystemError, match=named):
+        parse_held(read_molecule(smiles), text)
+
+
+def test_held_angles_that_are_undefined_are_errors(butane: Molecule) -> None:
+    positions = np.full_like(butane.positions, np.nan)
+    with pytest.raises(RelaxationError, match="dihedral angle ended"):
+        check_relaxed(replace(butane, bonds=()), positions, HeldDihedral(BUTANE, 60.0))
 
 
 def test_relaxation_that_tears_a_bond_is_an_error() -> None:

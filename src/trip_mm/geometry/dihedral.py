@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from trip_mm.errors import UnsupportedSystemError
 from trip_mm.geometry.molecule import Molecule
 
+LINEAR_ABOVE_DEG = 170.0
+"""A bond angle beyond this leaves the dihedral undefined."""
+
 
 def wrapped(angle_deg: float) -> float:
     """Returns an angle in (-180, 180]."""
@@ -52,6 +55,33 @@ def turning_atoms(molecule: Molecule, atoms: Sequence[int]) -> list[int]:
             "turn freely; choose another"
         )
     return sorted(reached - {c})
+
+
+def check_dihedral(molecule: Molecule, atoms: Sequence[int]) -> tuple[int, int, int, int]:
+    """Refuses dihedrals that cannot be turned.
+
+    Raises:
+        UnsupportedSystemError: atoms that are not bonded in a chain, a central bond in a ring, or
+            a bond angle close to 180 degrees.
+    """
+    a, b, c, d = (int(atom) for atom in atoms)
+    for i, j in ((a, b), (c, d)):
+        if (min(i, j), max(i, j)) not in molecule.bonds:
+            raise UnsupportedSystemError(
+                f"dihedral {a},{b},{c},{d}: atoms {i} and {j} are not bonded; name four atoms "
+                "along a chain (counted from 0)"
+            )
+    turning_atoms(molecule, (a, b, c, d))
+    for i, j, k in ((a, b, c), (b, c, d)):
+        one, two = (molecule.positions[end] - molecule.positions[j] for end in (i, k))
+        cosine = one @ two / (np.linalg.norm(one) * np.linalg.norm(two))
+        angle = float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+        if angle > LINEAR_ABOVE_DEG:
+            raise UnsupportedSystemError(
+                f"dihedral {a},{b},{c},{d}: the angle {i}-{j}-{k} is {angle:.0f} degrees, so the "
+                "dihedral is undefined; choose atoms that are not in line"
+            )
+    return a, b, c, d
 
 
 def set_dihedral(molecule: Molecule, atoms: Sequence[int], angle_deg: float) -> NDArray[np.float64]:

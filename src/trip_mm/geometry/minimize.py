@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trip_mm.errors import ConfigError
-from trip_mm.geometry.dihedral import turning_atoms
+from trip_mm.geometry.dihedral import check_dihedral
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import PotentialSpec, bind
 from trip_mm.geometry.relax import HeldDihedral, relax
@@ -70,7 +70,7 @@ def parse_held(molecule: Molecule, text: str) -> HeldDihedral:
 
     Raises:
         ConfigError: not of this form, or indices that name no four atoms.
-        UnsupportedSystemError: the central bond is in a ring, or there is none.
+        UnsupportedSystemError: as `check_dihedral`.
     """
     indices, _, angle = text.partition("=")
     words = indices.replace(",", " ").split()
@@ -85,5 +85,4 @@ def parse_held(molecule: Molecule, text: str) -> HeldDihedral:
         raise ConfigError(
             f"hold {text!r}: the indices must differ and lie in 0 to {molecule.n_atoms - 1}"
         )
-    turning_atoms(molecule, (a, b, c, d))
-    return HeldDihedral((a, b, c, d), value)
+    return HeldDihedral(check_dihedral(molecule, (a, b, c, d)), value)

@@ -113,7 +113,7 @@ def check_relaxed(
         )
     if held is not None:
         error = wrapped(dihedral_angle(positions, held.atoms) - held.angle_deg)
-        if abs(error) > ANGLE_TOLERANCE_DEG:
+        if not abs(error) <= ANGLE_TOLERANCE_DEG:  # NaN is an error too
             raise RelaxationError(
                 f"the dihedral angle ended {error:+.2f} degrees from {held.angle_deg:g}"
             )

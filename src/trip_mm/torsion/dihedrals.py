@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rdkit import Chem
 
 from trip_mm.elements import symbols_of
 from trip_mm.errors import ConfigError, UnsupportedSystemError
-from trip_mm.geometry.dihedral import turning_atoms
+from trip_mm.geometry.dihedral import check_dihedral
 from trip_mm.geometry.molecule import Molecule
 
 Dihedral = tuple[int, int, int, int]
-
-LINEAR_ABOVE_DEG = 170.0
-"""A bond angle beyond this leaves the dihedral undefined."""
 
 # Single bonds outside rings between atoms that both have further neighbours; amides included,
 # bonds to a triple bond left out (RDKit's definition of rotatable bonds, kept explicit).
@@ -84,33 +80,6 @@ def _end(mol: Any, center: int, other: int) -> int:
     """Returns the heaviest neighbour of `center` but `other`; of equal ones the first."""
     atoms = [a for a in mol.GetAtomWithIdx(center).GetNeighbors() if a.GetIdx() != other]
     return int(max(atoms, key=lambda a: (a.GetAtomicNum(), -a.GetIdx())).GetIdx())
-
-
-def check_dihedral(molecule: Molecule, atoms: Sequence[int]) -> Dihedral:
-    """Refuses dihedrals that cannot be turned.
-
-    Raises:
-        UnsupportedSystemError: atoms that are not bonded in a chain, a central bond in a ring, or
-            a bond angle close to 180 degrees.
-    """
-    a, b, c, d = (int(atom) for atom in atoms)
-    for i, j in ((a, b), (c, d)):
-        if (min(i, j), max(i, j)) not in molecule.bonds:
-            raise UnsupportedSystemError(
-                f"dihedral {a},{b},{c},{d}: atoms {i} and {j} are not bonded; name four atoms "
-                "along a chain (counted from 0)"
-            )
-    turning_atoms(molecule, (a, b, c, d))
-    for i, j, k in ((a, b, c), (b, c, d)):
-        one, two = (molecule.positions[end] - molecule.positions[j] for end in (i, k))
-        cosine = one @ two / (np.linalg.norm(one) * np.linalg.norm(two))
-        angle = float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
-        if angle > LINEAR_ABOVE_DEG:
-            raise UnsupportedSystemError(
-                f"dihedral {a},{b},{c},{d}: the angle {i}-{j}-{k} is {angle:.0f} degrees, so the "
-                "dihedral is undefined; choose atoms that are not in line"
-            )
-    return a, b, c, d
 
 
 def describe(molecule: Molecule, atoms: Sequence[int]) -> str:
