@@ -174,6 +174,21 @@ def test_journal_repeats_nothing_and_drops_a_torn_line(tmp_path: Path) -> None:
         Journal(path, {"a": 2})
 
 
+def test_a_damaged_line_within_a_journal_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    journal = Journal(path, {"a": 1})
+    for key in ("first", "second", "third"):
+        journal.add(key, {"energy_ev": 1.0})
+    lines = path.read_text().splitlines()
+    text = "\n".join([*lines[:2], lines[2][:-4], lines[3]]) + "\n"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="line 3 is damaged"):
+        Journal(path, {"a": 1})
+    assert path.read_text() == text
+    path.write_text("\n".join([*lines[:2], lines[3]]) + "\n")
+    assert list(Journal(path, {"a": 1}).entries) == ["first", "third"]
+
+
 def profile(label: str, energies: list[float], angles: list[float] | None = None) -> Profile:
     grid = np.array(angles or grid_angles(360 // len(energies)))
     return Profile(label, grid, np.array(energies) * KCAL_PER_MOL_TO_EV)

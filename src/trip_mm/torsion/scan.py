@@ -71,10 +71,11 @@ class Attempt:
 class Journal:
     """Remembers finished work in a file, one JSON document a line, so that it is not done twice.
 
-    The file starts with what the results depend on. A line that was cut off by a kill is dropped.
+    The file starts with what the results depend on. A last line that was cut off by a kill is
+    dropped.
 
     Raises:
-        ConfigError: the file belongs to other settings.
+        ConfigError: the file belongs to other settings, or an earlier line is damaged.
     """
 
     def __init__(self, path: Path, settings: dict[str, object]) -> None:
@@ -83,11 +84,15 @@ class Journal:
         settings = json.loads(json.dumps(settings))
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         documents = []
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             try:
                 documents.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    raise ConfigError(
+                        f"{path}: line {number} is damaged; remove the line to repeat its work, or "
+                        "the file to repeat all"
+                    ) from error
         if documents and documents[0] != settings:
             raise ConfigError(
                 f"{path}: holds results of other settings; choose another output directory or "
