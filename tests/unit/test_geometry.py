@@ -92,6 +92,13 @@ def test_planar_molecules_keep_their_geometry(
     assert "gets a new geometry" in caplog.text
 
 
+def test_xyz_of_one_atom_is_a_bare_atom(tmp_path: Path) -> None:
+    (tmp_path / "o.xyz").write_text("1\n\nO 0.0 0.0 0.0\n")
+    found, expected = read_molecule(tmp_path / "o.xyz"), read_molecule("[O]")
+    assert found.atomic_numbers.tolist() == [8]
+    assert (found.n_unpaired, found.charge) == (expected.n_unpaired, 0) == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("source", "named"),
     [("nonsense", "SMILES"), ("CC.O", "separate"), ("absent.sdf", "no such file"), ("", "SMILES")],

@@ -14,6 +14,7 @@ from trip_mm.elements import masses_of
 from trip_mm.errors import ConfigError, UnsupportedSystemError
 from trip_mm.geometry.frequencies import (
     Frequencies,
+    comparison_dict,
     frequencies_at,
     relaxed_frequencies,
     write_frequencies,
@@ -192,7 +193,7 @@ def test_wavenumbers_do_not_depend_on_orientation() -> None:
     pairs = match_modes(one, two)
     assert list(pairs.partners) == list(range(12))
     assert pairs.overlaps == pytest.approx(np.ones(12), abs=1e-6)
-    assert pairs.mae < 1e-4
+    assert pairs.mae == pytest.approx(0.0, abs=1e-4)
 
 
 def test_modes_without_partner_are_left_out() -> None:
@@ -204,7 +205,15 @@ def test_modes_without_partner_are_left_out() -> None:
     pairs = match_modes(one, two)
     assert sorted(pairs.partners) == [-1, 0, 1, 2]
     assert np.isnan(pairs.differences).sum() == 1
+    assert pairs.rmse is not None
     assert np.isfinite(pairs.rmse)
+
+
+def test_a_single_atom_has_no_modes_to_pair() -> None:
+    atom = harmonic_analysis(atoms([1], np.zeros((1, 3))), np.zeros((3, 3)))
+    pairs = match_modes(atom, atom)
+    assert (len(pairs.partners), pairs.mae, pairs.rmse) == (0, None, None)
+    assert comparison_dict(pairs)["mae_per_cm"] is None
 
 
 def test_files(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def command(
     for result in (found, compared):
         if result is not None:
             _print_summary(result)
-    if pairs is not None:
+    if pairs is not None and pairs.mae is not None:
         console.print(
             f"difference of paired modes: MAE {pairs.mae:.1f} cm^-1, RMSE {pairs.rmse:.1f} cm^-1"
         )

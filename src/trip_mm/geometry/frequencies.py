@@ -124,7 +124,7 @@ def write_frequencies(out: Path, found: Frequencies, reference: Frequencies | No
 
 
 def comparison_dict(pairs: MatchedModes) -> dict[str, Any]:
-    """Returns pairs of modes by name; None where a mode has no partner."""
+    """Returns pairs of modes by name; None where a mode, or all, have no partner."""
     matched = pairs.partners >= 0
     return {
         "partners": [int(p) if ok else None for p, ok in zip(pairs.partners, matched, strict=True)],

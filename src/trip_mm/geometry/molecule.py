@@ -149,6 +149,11 @@ def _read_xyz(path: Path) -> Any:
     mol: Any = Chem.MolFromXYZFile(str(path))
     if mol is None:
         return None
+    if mol.GetNumAtoms() == 1:
+        # A bare atom, as [H] in SMILES: without this it would get hydrogens up to its valence.
+        mol.GetAtomWithIdx(0).SetNoImplicit(True)
+        Chem.SanitizeMol(mol)
+        return mol
     try:
         rdDetermineBonds.DetermineBonds(mol, charge=0)
     except ValueError as error:

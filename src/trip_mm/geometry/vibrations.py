@@ -151,14 +151,18 @@ class MatchedModes:
     differences: NDArray[np.float64]
 
     @property
-    def mae(self) -> float:
-        """Mean absolute difference, cm^-1."""
-        return float(np.nanmean(np.abs(self.differences)))
+    def mae(self) -> float | None:
+        """Mean absolute difference, cm^-1; None without a pair, as for a single atom."""
+        return float(np.abs(self._paired).mean()) if len(self._paired) else None
 
     @property
-    def rmse(self) -> float:
-        """Root of the mean square difference, cm^-1."""
-        return float(np.sqrt(np.nanmean(np.square(self.differences))))
+    def rmse(self) -> float | None:
+        """Root of the mean square difference, cm^-1; None without a pair."""
+        return float(np.sqrt(np.square(self._paired).mean())) if len(self._paired) else None
+
+    @property
+    def _paired(self) -> NDArray[np.float64]:
+        return self.differences[self.partners >= 0]
 
 
 def match_modes(vibrations: Vibrations, reference: Vibrations) -> MatchedModes:
@@ -175,8 +179,9 @@ def match_modes(vibrations: Vibrations, reference: Vibrations) -> MatchedModes:
 
     masses = masses_of(vibrations.molecule.atomic_numbers)
     rotation = superposition(reference.molecule.positions, vibrations.molecule.positions, masses)
-    turned = (reference.modes @ rotation.T).reshape(len(reference.modes), -1)
-    own = vibrations.modes.reshape(len(vibrations.modes), -1)
+    n_components = 3 * vibrations.molecule.n_atoms  # -1 is ambiguous where there are no modes
+    turned = (reference.modes @ rotation.T).reshape(-1, n_components)
+    own = vibrations.modes.reshape(-1, n_components)
     overlaps = np.abs(own @ turned.T)
     rows, columns = linear_sum_assignment(np.square(overlaps), maximize=True)
     partners = np.full(len(own), -1, dtype=np.int64)
