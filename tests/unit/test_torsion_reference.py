@@ -24,10 +24,10 @@ HEADER = "record_id,smiles,dihedral,step_deg\n"
 RECIPES = Path(__file__).parents[2] / "recipes" / "torsion-reference"
 
 
-def recipe(directory: Path, rows: str, more: str = "") -> Path:
+def recipe(directory: Path, rows: str, more: str = "", name: str = "set") -> Path:
     (directory / "molecules.csv").write_text(HEADER + rows)
     path = directory / "set.yaml"
-    path.write_text(f"name: set\nmolecules: molecules.csv\ngeometries: gfn2\n{more}")
+    path.write_text(f"name: {name}\nmolecules: molecules.csv\ngeometries: gfn2\n{more}")
     return path
 
 
@@ -100,6 +100,9 @@ def test_journals_of_another_model_of_the_same_name_are_refused(
     ("rows", "more", "named"),
     [
         ("a,OO,[H]OO[H],7\n", "", "line 2"),
+        ("a,OO,[H]OO[H],60\nb,OO,[H]OO[H]\n", "", "line 3: lacks step_deg"),
+        ("a\n", "", "line 2: lacks smiles, dihedral, step_deg"),
+        ("a/b,OO,[H]OO[H],60\n", "", "line 2: record_id 'a/b' holds a slash"),
         ("a,OO,[H]OO[H],60\na,OO,[H]OO[H],60\n", "", "twice"),
         ("a,OO,[H]OO[H],60\n", "colour: red\n", "colour"),
     ],
@@ -107,6 +110,11 @@ def test_journals_of_another_model_of_the_same_name_are_refused(
 def test_mistakes_in_a_recipe_are_named(tmp_path: Path, rows: str, more: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         make_reference(load_recipe(recipe(tmp_path, rows, more)), tmp_path / "o", Workers(), print)
+
+
+def test_a_name_with_a_slash_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"set\.yaml: name: "):
+        load_recipe(recipe(tmp_path, "a,OO,[H]OO[H],60\n", name="my/set"))
 
 
 @pytest.mark.parametrize("name", ["gfn2", "wb97x"])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
@@ -49,6 +49,8 @@ from trip_mm.torsion.scan import (
 )
 from trip_mm.workers import Workers, results
 
+_COLUMNS = ("record_id", "smiles", "dihedral", "step_deg")
+
 N_CONFORMERS = 20
 """Conformers embedded; the drive starts from the one that MMFF94 finds lowest."""
 
@@ -57,7 +59,7 @@ class ReferenceRecipe(BaseModel):
     """A recipe, as in its YAML file.
 
     Attributes:
-        name: of the set and of the file written.
+        name: of the set and of the file written, so without a slash.
         description: one sentence, stored in the file.
         molecules: CSV file beside the recipe with the columns `record_id`, `smiles` (mapped, or
             plain SMILES), `dihedral` (four indices from 0, or SMARTS) and `step_deg`.
@@ -68,7 +70,7 @@ class ReferenceRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: str = Field(pattern=r"^[^/]+$")
     description: str = ""
     molecules: Path
     geometries: str = "gfn2"
@@ -191,6 +193,7 @@ def _tasks(recipe: ReferenceRecipe, journals: Path) -> list[ReferenceTask]:
     tasks = []
     for number, row in enumerate(rows, start=2):
         try:
+            _check_row(row)
             step = int(row["step_deg"])
             grid_angles(step)
             tasks.append(
@@ -206,11 +209,21 @@ def _tasks(recipe: ReferenceRecipe, journals: Path) -> list[ReferenceTask]:
                     journals,
                 )
             )
-        except (KeyError, ValueError, ConfigError) as error:
+        except (ValueError, ConfigError) as error:
             raise ConfigError(f"{recipe.molecules}: line {number}: {error}") from error
     if len({task.record_id for task in tasks}) != len(tasks):
         raise ConfigError(f"{recipe.molecules}: a record_id occurs twice")
     return tasks
+
+
+def _check_row(row: dict[str, str]) -> None:
+    missing = [key for key in _COLUMNS if not row.get(key)]
+    if missing:
+        raise ConfigError(f"lacks {', '.join(missing)}")
+    if "/" in row["record_id"]:
+        raise ConfigError(
+            f"record_id {row['record_id']!r} holds a slash; it names the journal, so leave it out"
+        )
 
 
 def drive_molecule(task: ReferenceTask) -> TorsionRecord | str:
