@@ -10,8 +10,11 @@ from scipy import constants
 
 import trip_mm
 from trip_mm.cli.frequencies import _print_table
+from trip_mm.cli.frequencies import command as frequencies_command
 from trip_mm.elements import masses_of
 from trip_mm.errors import ConfigError, UnsupportedSystemError
+from trip_mm.geometry import frequencies as frequencies_module
+from trip_mm.geometry import hessian as hessian_module
 from trip_mm.geometry.frequencies import (
     Frequencies,
     comparison_dict,
@@ -21,7 +24,7 @@ from trip_mm.geometry.frequencies import (
 )
 from trip_mm.geometry.hessian import bind_hessian, hessian_by_differences
 from trip_mm.geometry.molecule import Molecule, read_molecule
-from trip_mm.geometry.potentials import bind, parse_potential
+from trip_mm.geometry.potentials import PotentialSpec, bind, parse_potential
 from trip_mm.geometry.superposition import rmsd
 from trip_mm.geometry.vibrations import external_motions, harmonic_analysis, match_modes
 from trip_mm.model.trip import TripConfig
@@ -214,6 +217,26 @@ def test_a_single_atom_has_no_modes_to_pair() -> None:
     pairs = match_modes(atom, atom)
     assert (len(pairs.partners), pairs.mae, pairs.rmse) == (0, None, None)
     assert comparison_dict(pairs)["mae_per_cm"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "passed"), [("differences", "differences"), ("analytic", "auto"), ("auto", "auto")]
+)
+def test_the_reference_takes_the_hessian_option_too(
+    monkeypatch: pytest.MonkeyPatch, option: str, passed: str
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def computed(molecule: Molecule, spec: PotentialSpec, hessian: str) -> Frequencies:
+        asked.append((spec.label, hessian))
+        empty = np.zeros((3, 3))
+        return Frequencies(spec, harmonic_analysis(molecule, empty), 0.0, 0.0, hessian)
+
+    monkeypatch.setattr(frequencies_module, "frequencies_at", computed)
+    monkeypatch.setattr(hessian_module, "bind", lambda spec, molecule: None)
+    monkeypatch.setattr(hessian_module, "_analytic_trip", lambda spec, molecule: None)
+    frequencies_command("[H]", "trip-gfn2-s", "gfn2", option, True, None)
+    assert [hessian for _, hessian in asked] == [option, passed]
 
 
 def test_files(tmp_path: Path) -> None:

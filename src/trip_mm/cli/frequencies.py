@@ -35,18 +35,21 @@ def command(
     Imaginary frequencies print as 123i. With --reference, modes are paired by what moves.
     """
     from trip_mm.geometry.frequencies import frequencies_at, relaxed_frequencies, write_frequencies
+    from trip_mm.geometry.hessian import bind_hessian
     from trip_mm.geometry.molecule import read_molecule
-    from trip_mm.geometry.potentials import bind, parse_potential
+    from trip_mm.geometry.potentials import parse_potential
     from trip_mm.geometry.vibrations import match_modes
 
     compute = frequencies_at if as_is else relaxed_frequencies
     read = read_molecule(molecule)
     spec = parse_potential(potential)
     other = parse_potential(reference) if reference is not None else None
+    # Analytic where there is one: --hessian analytic is about TrIP.
+    reference_hessian = "auto" if hessian == "analytic" else hessian
     if other is not None:
-        bind(other, read)  # refuses before anything runs
+        bind_hessian(other, read, reference_hessian)  # refuses before anything runs
     found = compute(read, spec, hessian)
-    compared = compute(read, other) if other is not None else None
+    compared = compute(read, other, reference_hessian) if other is not None else None
     pairs = match_modes(found.vibrations, compared.vibrations) if compared is not None else None
     _print_table(found, compared, pairs)
     for result in (found, compared):
