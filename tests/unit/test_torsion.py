@@ -23,6 +23,7 @@ from trip_mm.locking import locked
 from trip_mm.torsion import comparison, dihedrals
 from trip_mm.torsion import scan as scanning
 from trip_mm.torsion.comparison import ScanSettings, compare_potentials
+from trip_mm.torsion.plots import with_gaps
 from trip_mm.torsion.profile import Profile, deviation
 from trip_mm.torsion.scan import (
     Attempt,
@@ -213,6 +214,14 @@ def test_deviation_uses_common_angles_only() -> None:
     assert deviation(partial, reference).rmse_kcal_per_mol == pytest.approx(0.0, abs=1e-12)
     with pytest.raises(DataError, match="share 0 angles"):
         deviation(profile("x", [1.0, 2.0], [1.0, 2.0]), reference)
+
+
+def test_a_failed_angle_leaves_a_gap_in_the_picture() -> None:
+    scanned = profile("a", [1.0, 0.0, 2.0], [-60.0, 0.0, 180.0])
+    angles, energies = with_gaps(scanned, grid_angles(60))
+    assert angles.tolist() == grid_angles(60)
+    assert np.isnan(energies).tolist() == [True, False, False, True, True, False]
+    assert energies[[1, 2, 5]] == pytest.approx(scanned.relative_kcal_per_mol)
 
 
 def test_comparison_writes_everything_and_continues(

@@ -237,9 +237,9 @@ def _write(result: ScanResult, molecule: Molecule, settings: ScanSettings, out: 
     }
     text = json.dumps(document, indent=2, ensure_ascii=False)
     (out / "scan.json").write_text(text + "\n", encoding="utf-8")
-    plot_profiles(
-        result.profiles, axis, f"{molecule.name} ({molecule.formula})", out / "profiles.png"
-    )
+    title = f"{molecule.name} ({molecule.formula})"
+    grid = grid_angles(settings.step_deg)
+    plot_profiles(result.profiles, grid, axis, title, out / "profiles.png")
 
 
 def _write_csv(path: Path, profiles: Sequence[Profile]) -> None:

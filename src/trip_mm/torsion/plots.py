@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trip_mm.torsion.profile import Profile
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -10,11 +13,36 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe-Ito: told apart by colour-blind readers too."""
 
 
-def plot_profiles(profiles: Sequence[Profile], axis_label: str, title: str, path: Path) -> None:
+def with_gaps(
+    profile: Profile, grid_angles: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns a profile on the whole grid, NaN where it has no point, so that its line breaks.
+
+    Args:
+        profile: may lack angles of the grid.
+        grid_angles: degrees.
+
+    Returns:
+        angles in degrees, ascending, and energies above the lowest, kcal/mol, `[n_angles]`.
+    """
+    angles = np.union1d(np.array(grid_angles, dtype=np.float64), profile.angles_deg)
+    energies = np.full(len(angles), np.nan)
+    energies[np.searchsorted(angles, profile.angles_deg)] = profile.relative_kcal_per_mol
+    return angles, energies
+
+
+def plot_profiles(
+    profiles: Sequence[Profile],
+    grid_angles: Sequence[float],
+    axis_label: str,
+    title: str,
+    path: Path,
+) -> None:
     """Draws energies above each profile's minimum against the dihedral angle.
 
     Args:
         profiles: at least one.
+        grid_angles: degrees; the line of a profile without one of them has a gap there.
         axis_label: the dihedral, for the horizontal axis.
         title: the molecule.
         path: PNG file to write.
@@ -27,8 +55,7 @@ def plot_profiles(profiles: Sequence[Profile], axis_label: str, title: str, path
     axes = figure.subplots()
     for number, profile in enumerate(profiles):
         axes.plot(
-            profile.angles_deg,
-            profile.relative_kcal_per_mol,
+            *with_gaps(profile, grid_angles),
             color=_COLORS[number % len(_COLORS)],
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=4,
