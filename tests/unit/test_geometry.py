@@ -21,6 +21,8 @@ from trip_mm.geometry.molecule import Molecule, changed_bonds, read_molecule, to
 from trip_mm.geometry.openmm_topology import built_structure
 from trip_mm.geometry.potentials import bind, bind_energy, parse_potential
 from trip_mm.geometry.relax import HeldDihedral, check_relaxed, relax
+from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
+from trip_mm.geometry.relax import HeldDihedral, relax
 from trip_mm.model.trip import TripConfig
 from trip_mm.units import EV_TO_KCAL_PER_MOL, KJ_PER_MOL_TO_EV
 
@@ -290,6 +292,35 @@ def test_models_of_openmm_ml_are_told_the_charge() -> None:
         molecule = read_molecule(smiles)
         energy = bind(spec, molecule)(molecule.positions)[0]
         assert energy == pytest.approx(charge * KJ_PER_MOL_TO_EV)
+
+
+def test_mace_is_asked_for_total_energies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its default counts from isolated atoms, which no level of theory does."""
+    mlpotential = pytest.importorskip("openmmml.mlpotential")
+    import openmm
+
+    from trip_mm.geometry.openmm_topology import built_structure
+    from trip_mm.simulation.potentials import SystemOptions, create_system
+    from trip_mm.simulation.system_config import PotentialConfig
+
+    asked = []
+
+    class Impl(mlpotential.MLPotentialImpl):  # type: ignore[misc, name-defined]
+        def addForces(self, topology, system, atoms, forceGroup, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            asked.append(args.get("returnEnergyType"))
+            system.addForce(openmm.CustomExternalForce("0"))
+
+    class Factory(mlpotential.MLPotentialImplFactory):  # type: ignore[misc, name-defined]
+        def createImpl(self, name, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            return Impl()
+
+    factories = mlpotential.MLPotential._implFactories
+    for name in ("mace-off23-small", "other"):
+        monkeypatch.setitem(factories, name, Factory())
+        bind(PotentialSpec("openmm-ml", name), read_molecule("O"))
+    config = PotentialConfig.model_validate({"openmm-ml": "mace-off23-small"})
+    create_system(built_structure(read_molecule("O")), config, SystemOptions())
+    assert asked == ["energy", None, None]
 
 
 def test_relaxation_reaches_the_minimum_that_ase_finds(butane: Molecule) -> None:

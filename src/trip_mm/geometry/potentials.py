@@ -226,7 +226,7 @@ def _bind_openmm(spec: PotentialSpec, molecule: Molecule) -> EnergyFunction:
 
     name = "tip3pfb" if spec.kind == "amber14" else spec.name
     config = PotentialConfig.model_validate({spec.kind: name})
-    system = create_system(built_structure(molecule), config, SystemOptions())
+    system = create_system(built_structure(molecule), config, SystemOptions(total_energies=True))
     context = openmm.Context(
         system,
         openmm.VerletIntegrator(0.001 * unit.picosecond),

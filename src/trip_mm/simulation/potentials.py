@@ -6,6 +6,7 @@ constrains bonds to hydrogen and keeps water rigid.
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import openmm
@@ -39,6 +40,8 @@ class SystemOptions:
         precision_check: what lets a potential of reduced precision compute; None without one.
         constraints: `h-bonds` (bonds to hydrogen and water rigid) or `none`; for Amber14.
         hydrogen_mass_u: mass of hydrogen after repartitioning; None keeps the real masses.
+        total_energies: whether models of openmm-ml that count from isolated atoms, MACE, count from
+            free nuclei and electrons instead. In float32 this costs digits in a large box.
     """
 
     backend: str = "auto"
@@ -46,6 +49,7 @@ class SystemOptions:
     precision_check: PrecisionCheck | None = None
     constraints: str = "none"
     hydrogen_mass_u: float | None = None
+    total_energies: bool = False
 
 
 def create_system(
@@ -75,7 +79,7 @@ def create_system(
     elif potential.kind == "trip":
         system = _trip_system(structure, potential, options)
     else:
-        system = _openmm_ml_system(structure, potential.name)
+        system = _openmm_ml_system(structure, potential.name, options)
     if options.hydrogen_mass_u is not None:
         repartition_hydrogen_mass(system, structure.topology, options.hydrogen_mass_u)
     return system
@@ -180,7 +184,9 @@ def _amber14_system(
         ) from error
 
 
-def _openmm_ml_system(structure: BuiltStructure, name: str) -> openmm.System:
+def _openmm_ml_system(
+    structure: BuiltStructure, name: str, options: SystemOptions
+) -> openmm.System:
     from openmmml import MLPotential
 
     from trip_mm.backends.molecules import register_molecules
@@ -194,7 +200,9 @@ def _openmm_ml_system(structure: BuiltStructure, name: str) -> openmm.System:
         ) from error
     try:
         # Models that know charges take the molecule for neutral unless told; others do not listen.
-        told = {"charge": structure.net_charge} if structure.net_charge else {}
+        told: dict[str, Any] = {"charge": structure.net_charge} if structure.net_charge else {}
+        if options.total_energies and name.startswith("mace"):
+            told["returnEnergyType"] = "energy"
         system = potential.createSystem(structure.topology, **told)
     except ImportError as error:
         raise MissingDependencyError(
