@@ -266,6 +266,9 @@ def test_potentials_refuse_what_they_cannot_know() -> None:
     for name in ("trip-gfn2-s", "gfn2", "openmm-ml:trip-gfn2-s"):
         with pytest.raises(UnsupportedSystemError, match="charge"):
             bind(parse_potential(name), ion)
+    radical = replace(read_molecule("O"), n_unpaired=2)
+    with pytest.raises(UnsupportedSystemError, match=r"2 unpaired electrons, .* not told the spin"):
+        bind(parse_potential("openmm-ml:trip-gfn2-s"), radical)
     with pytest.raises(UnsupportedElementError, match="F"):
         bind(parse_potential("trip-gfn2-s"), read_molecule("CF"))
     with pytest.raises(UnsupportedSystemError, match="Amber14"):

@@ -129,7 +129,8 @@ def bind(spec: PotentialSpec, molecule: Molecule) -> EnergyFunction:
 
     Raises:
         ConfigError: there is no such model or method.
-        UnsupportedSystemError: the potential cannot know the molecule (charge, no parameters).
+        UnsupportedSystemError: the potential cannot know the molecule (charge, spin, no
+            parameters).
         UnsupportedElementError: an element that it does not know.
         MissingDependencyError: a package that is not installed.
         CheckpointError: the model cannot be loaded.
@@ -224,6 +225,13 @@ def _bind_openmm(spec: PotentialSpec, molecule: Molecule) -> EnergyFunction:
     from trip_mm.simulation.potentials import SystemOptions, create_system
     from trip_mm.simulation.system_config import PotentialConfig
 
+    if spec.kind == "openmm-ml" and molecule.n_unpaired:
+        electrons = "electron" if molecule.n_unpaired == 1 else "electrons"
+        raise UnsupportedSystemError(
+            f"{molecule.name or molecule.formula}: {molecule.n_unpaired} unpaired {electrons}, and "
+            "models of openmm-ml are not told the spin; use a closed-shell molecule or another "
+            "potential"
+        )
     name = "tip3pfb" if spec.kind == "amber14" else spec.name
     config = PotentialConfig.model_validate({spec.kind: name})
     system = create_system(built_structure(molecule), config, SystemOptions(total_energies=True))
