@@ -801,6 +801,7 @@ def test_arguments_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["x.h5"], "no potential is named"),
         (["gfn2"], "no data are named"),
         (["gfn2", "gfn2", "x.h5"], "given twice"),
+        (["one/m.safetensors", "two/m.safetensors", "x.h5"], "both called TrIP m in tables"),
         (["gnf2", "x.h5"], "unknown"),
     ):
         with pytest.raises(ConfigError, match=message):

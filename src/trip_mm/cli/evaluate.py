@@ -91,9 +91,10 @@ def sort_arguments(arguments: list[str]) -> tuple[list["PotentialSpec"], list[Pa
     """Tells potentials from data: by suffix, then by what names a potential, then directories.
 
     Raises:
-        ConfigError: an argument is neither, a potential is named twice, or one kind is missing.
+        ConfigError: an argument is neither, two potentials have the same name in tables, or one
+            kind is missing.
     """
-    from trip_mm.geometry.potentials import parse_potential
+    from trip_mm.geometry.potentials import check_distinct, parse_potential
 
     specs: list[PotentialSpec] = []
     data: list[Path] = []
@@ -108,9 +109,8 @@ def sort_arguments(arguments: list[str]) -> tuple[list["PotentialSpec"], list[Pa
                 raise ConfigError(f"{error}; data are files or directories") from error
             data.append(Path(argument))
             continue
-        if spec in specs:
-            raise ConfigError(f"potential {argument!r} is given twice; name each once")
         specs.append(spec)
+    check_distinct(specs)
     if not specs:
         raise ConfigError("no potential is named; put one before the data, such as trip-gfn2-s")
     if not data:
