@@ -339,3 +339,12 @@ def test_refusals_name_the_file(tmp_path: Path) -> None:
         Dataset.open(tmp_path / "a.h5", tmp_path / "b.h5")
     with pytest.raises(DataError, match="outside"):
         Dataset.open(tmp_path / "a.h5").split(1.5)
+
+
+def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        (tmp_path / name).write_bytes(FIXTURE.read_bytes())
+    assert len(Dataset.open(tmp_path)) == 2 * len(Dataset.open(FIXTURE))
+    for again in (tmp_path, tmp_path / "c" / ".." / "b.h5"):
+        with pytest.raises(DataError, match=r"b\.h5: is named twice|a\.h5: is named twice"):
+            Dataset.open(tmp_path, again)

@@ -115,8 +115,9 @@ class Dataset:
                 finished parts (`part-*.h5`) as `trip-mm label` leaves them while it works.
 
         Raises:
-            DataError: a file is missing or has an unknown layout, or the files are of different
-                levels of theory, or one does not state that of its labels beside one that does.
+            DataError: a file is missing, named twice or has an unknown layout, or the files are of
+                different levels of theory, or one does not state that of its labels beside one
+                that does.
         """
         files = expand_files(paths)
         contents = [read_contents(path) for path in files]
@@ -295,7 +296,7 @@ def expand_files(paths: Sequence[str | Path]) -> list[Path]:
     """Puts the `*.h5` files of a directory in its place.
 
     Raises:
-        DataError: a directory holds none, or nothing is named.
+        DataError: a directory holds none, nothing is named, or a file is named twice.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -305,6 +306,13 @@ def expand_files(paths: Sequence[str | Path]) -> list[Path]:
         files += found
     if not files:
         raise DataError("no data file was given; name at least one")
+    resolved = [path.resolve() for path in files]
+    for place, path in enumerate(resolved):
+        if path in resolved[:place]:
+            raise DataError(
+                f"{files[place]}: is named twice, so that its conformations would count twice; "
+                "name each file once, alone or by its directory"
+            )
     return files
 
 
