@@ -9,8 +9,8 @@ import openmm.app
 import pytest
 import yaml
 
-from trip_mm.active_learning import retraining
-from trip_mm.active_learning.exploration import driver_of
+from trip_mm.active_learning import exploration, retraining
+from trip_mm.active_learning.exploration import Machine, driver_of, prepare_trajectory
 from trip_mm.active_learning.layout import RoundDirectory, round_directory
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig, load_active_recipe
 from trip_mm.active_learning.retraining import relative_to, retrain
@@ -26,6 +26,9 @@ from trip_mm.checkpoint import new_potential, save_potential
 from trip_mm.errors import ConfigError
 from trip_mm.model.config import TripConfig
 from trip_mm.simulation.committee_reporter import COMMITTEE_COLUMNS
+from trip_mm.simulation.config_io import read_yaml
+from trip_mm.simulation.overrides import apply_overrides, split_overrides
+from trip_mm.simulation.protocol_config import ProtocolConfig
 from trip_mm.training.config import load_training_config
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations
@@ -119,6 +122,34 @@ def test_frames_without_a_number_are_labelled_where_they_were_written(tmp_path: 
     assert (nothing["n_above"], nothing["n_selected"]) == (1, 0)
     state = round_state({**nothing, "n_labelled": 0, "n_unstable": 0}, last=False)
     assert state.startswith("ended: the disagreement of 1 frames is not a number")
+
+
+def test_a_frame_that_was_not_written_is_not_labelled(tmp_path: Path) -> None:
+    found = select(recipe(1), write_round(tmp_path / "round", ["9.0", "9.0", "99.0"]))
+    assert (found["n_above"], found["n_selected"]) == (3, 2)
+
+
+def test_only_stages_on_the_potential_of_the_run_are_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "name: p\n"
+        "defaults: {temperature: 300 K, friction: 1/ps, timestep: 1 fs,\n"
+        "  committee: {models: [a.safetensors, b.safetensors], every: 10 fs}}\n"
+        "stages:\n"
+        "  - {kind: minimize}\n"
+        "  - {kind: nvt, name: soft, duration: 20 fs, potential: amber14}\n"
+        "  - {kind: nvt, duration: 20 fs}\n"
+    )
+    monkeypatch.setattr(exploration, "prepare_run", lambda system, protocol, options: options)
+    own = recipe(1).model_copy(update={"protocol": str(tmp_path / "p.yaml")})
+    members = (Path("1.safetensors"), Path("2.safetensors"))
+    options = prepare_trajectory(own, members, Machine(), (1, 1))
+    _, changes = split_overrides(options.overrides)
+    document = apply_overrides(read_yaml(tmp_path / "p.yaml"), changes, ProtocolConfig, "p.yaml")
+    stages = ProtocolConfig.model_validate(document).stages
+    assert stages[1].committee is None
+    assert stages[2].committee.models == ["1.safetensors", "2.safetensors"]
 
 
 def liquid(n_waters: int = 30, n_solute: int = 4) -> Liquid:

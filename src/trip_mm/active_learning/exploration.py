@@ -66,20 +66,20 @@ class TrajectoryEnd:
     driver: int
 
 
-def watched_stages(recipe: ActiveRecipe) -> list[int]:
-    """Returns the stages that the committee watches: dynamics on the potential of the run.
+def watched_stages(recipe: ActiveRecipe) -> dict[int, bool]:
+    """Returns which stages of dynamics the committee watches: those on the potential of the run.
 
     Raises:
         ConfigError: the protocol has none.
     """
     path = find_config("protocols", recipe.protocol)
     stages = load_protocol(path).stages
-    found = [
-        index
+    found = {
+        index: stage.potential is None
         for index, stage in enumerate(stages)
-        if stage.kind != "minimize" and stage.potential is None
-    ]
-    if not found:
+        if stage.kind != "minimize"
+    }
+    if not any(found.values()):
         raise ConfigError(
             f"{path}: has no dynamics on the potential of the run; add a stage of kind nvt"
         )
@@ -106,7 +106,10 @@ def prepare_trajectory(
     if recipe.dynamics.stop_above_kj_per_mol_nm is not None:
         watch["stop_above"] = format_quantity(recipe.dynamics.stop_above_kj_per_mol_nm, FORCE)
     overrides = [f"seed={derive_seed(recipe.seed, 'round', number, 'trajectory', trajectory)}"]
-    for index in watched_stages(recipe):
+    for index, watched in watched_stages(recipe).items():
+        if not watched:  # whatever the protocol says: its frames are not those of the trajectory
+            overrides.append(f"stages.{index}.committee=null")
+            continue
         overrides.append(f"stages.{index}.committee={json.dumps(watch)}")
         overrides.append(f"stages.{index}.trajectory_interval={interval}")
     options = RunOptions(

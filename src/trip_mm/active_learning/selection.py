@@ -123,7 +123,9 @@ def select(recipe: ActiveRecipe, directory: RoundDirectory) -> dict[str, Any]:
     start_over(directory.selected)
     frames = read_frames(directory, recipe.dynamics.trajectories)
     trajectories = _Trajectories(directory)
-    chosen = choose([f for f in frames if trajectories.can_label(f)], recipe.selection)
+    limit = kcal_per_mol_angstrom(recipe.selection.above_kj_per_mol_nm)
+    above = [f for f in frames if f.uncertainty > limit and trajectories.can_label(f)]
+    chosen = choose(above, recipe.selection)
     rng = np.random.default_rng(derive_seed(recipe.seed, "round", directory.number, "clusters"))
     conformations = [
         replace(item, geometry_id=number)
@@ -175,11 +177,13 @@ class _Trajectories:
 
         Forces that are not a number may have torn it, or stopped the run before it was written.
         """
-        if np.isfinite(frame.disagreement_kcal_per_mol_per_angstrom):
-            return True
         reader, row_of = self._open(frame)
         row = row_of.get(frame.step)
-        return row is not None and bool(np.isfinite(reader.liquid(row).start).all())
+        if row is None:
+            return False
+        return bool(np.isfinite(frame.uncertainty)) or bool(
+            np.isfinite(reader.liquid(row).start).all()
+        )
 
     def liquid(self, frame: Frame) -> Liquid:
         """Reads a frame."""
