@@ -10,7 +10,12 @@ import pytest
 import yaml
 
 from trip_mm.active_learning import exploration, retraining
-from trip_mm.active_learning.exploration import Machine, driver_of, prepare_trajectory
+from trip_mm.active_learning.exploration import (
+    Machine,
+    driver_of,
+    explore,
+    prepare_trajectory,
+)
 from trip_mm.active_learning.layout import RoundDirectory, round_directory
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig, load_active_recipe
 from trip_mm.active_learning.retraining import relative_to, retrain
@@ -150,6 +155,22 @@ def test_only_stages_on_the_potential_of_the_run_are_watched(
     stages = ProtocolConfig.model_validate(document).stages
     assert stages[1].committee is None
     assert stages[2].committee.models == ["1.safetensors", "2.safetensors"]
+
+
+@pytest.mark.parametrize("backend", ["auto", "python"])
+def test_a_trajectory_continues_where_the_command_says(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RoundDirectory(tmp_path, 1)
+    directory.trajectory(1).mkdir(parents=True)
+    (directory.trajectory(1) / "run.json").touch()
+    told: dict[str, object] = {}
+    monkeypatch.setattr(exploration, "resume", lambda path, **options: told.update(options))
+    machine = Machine(backend, "Reference", 1)
+    explore(recipe(1), [Path("1.safetensors")], directory, machine, print)
+    del told["progress"]
+    known = None if backend == "auto" else backend
+    assert told == {"backend": known, "platform": "Reference", "threads": 1}
 
 
 def liquid(n_waters: int = 30, n_solute: int = 4) -> Liquid:

@@ -179,7 +179,13 @@ def _run(
     listener = LineProgress(report)
     try:
         if (path / RUN_FILE).exists():
-            resume(path, progress=listener)
+            resume(
+                path,
+                backend=None if machine.backend == "auto" else machine.backend,
+                platform=machine.platform,
+                threads=machine.threads,
+                progress=listener,
+            )
         else:
             prepared = prepare_trajectory(recipe, committee, machine, place)
             start_over(path)
