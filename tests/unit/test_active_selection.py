@@ -16,7 +16,12 @@ from trip_mm.active_learning.exploration import (
     explore,
     prepare_trajectory,
 )
-from trip_mm.active_learning.layout import RoundDirectory, round_directory
+from trip_mm.active_learning.layout import (
+    RoundDirectory,
+    mark_done,
+    open_or_create,
+    round_directory,
+)
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig, load_active_recipe
 from trip_mm.active_learning.retraining import relative_to, retrain
 from trip_mm.active_learning.rounds import (
@@ -28,7 +33,7 @@ from trip_mm.active_learning.rounds import (
 )
 from trip_mm.active_learning.selection import Frame, _statistics, choose, cut, select
 from trip_mm.checkpoint import new_potential, save_potential
-from trip_mm.errors import ConfigError
+from trip_mm.errors import ConfigError, RunDirectoryError
 from trip_mm.model.config import TripConfig
 from trip_mm.simulation.committee_reporter import COMMITTEE_COLUMNS
 from trip_mm.simulation.config_io import read_yaml
@@ -171,6 +176,18 @@ def test_a_trajectory_continues_where_the_command_says(
     del told["progress"]
     known = None if backend == "auto" else backend
     assert told == {"backend": known, "platform": "Reference", "threads": 1}
+
+
+def test_finished_rounds_are_not_taken_back(tmp_path: Path) -> None:
+    open_or_create(tmp_path, {"max_rounds": 3})
+    for number in (1, 2, 3):
+        round_directory(tmp_path, number)
+    for number in (1, 2):
+        mark_done(round_directory(tmp_path, number).path, {"round": number})
+    for allowed in (5, 2):
+        open_or_create(tmp_path, {"max_rounds": allowed})
+    with pytest.raises(RunDirectoryError, match="max_rounds: 1 is fewer than the 2 rounds"):
+        open_or_create(tmp_path, {"max_rounds": 1})
 
 
 def liquid(n_waters: int = 30, n_solute: int = 4) -> Liquid:

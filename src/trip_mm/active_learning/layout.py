@@ -119,7 +119,8 @@ def open_or_create(out: Path, record: dict[str, Any]) -> None:
     What an earlier version did not write down is taken as it is now.
 
     Raises:
-        RunDirectoryError: the directory holds something else, or another recipe.
+        RunDirectoryError: the directory holds something else, another recipe, or more finished
+            rounds than the recipe allows now.
     """
     path = out / RECORD_FILE
     if not path.exists():
@@ -139,6 +140,13 @@ def open_or_create(out: Path, record: dict[str, Any]) -> None:
         raise RunDirectoryError(
             f"{out}: was begun with another {', '.join(changed)}; restore the recipe and its files "
             f"({', '.join(_CHANGEABLE)} may change), or choose another directory with --out"
+        )
+    n_finished = sum(done(folder) is not None for folder in out.glob("round-*"))
+    if record["max_rounds"] < n_finished:
+        raise RunDirectoryError(
+            f"{out}: max_rounds: {record['max_rounds']} is fewer than the {n_finished} rounds that "
+            "are finished, whose results would be taken back; raise it, or choose another "
+            "directory with --out"
         )
     write_json(path, record)
 
