@@ -174,7 +174,12 @@ def test_refusals_of_the_radial_distribution(tmp_path: Path) -> None:
     for settings, error, message in (
         ({"r_max": 5.8}, ConfigError, r"beyond half the shortest cell height \(5\.50 A\)"),
         ({"skip_ps": 9.0}, ConfigError, "the frames span 2 ps"),
-        ({"bin_width": 0.0}, ConfigError, "must be positive"),
+        ({"bin_width": 0.0}, ConfigError, "bin width: 0 A must be positive"),
+        ({"bin_width": math.nan}, ConfigError, "bin width: nan A must be positive"),
+        ({"r_max": 0.0}, ConfigError, "r_max: 0 A must be positive"),
+        ({"r_max": -3.0}, ConfigError, "r_max: -3 A must be positive"),
+        ({"r_max": math.nan}, ConfigError, "r_max: nan A must be positive"),
+        ({"skip_ps": math.nan}, ConfigError, "time to skip: nan ps must be finite"),
         ({"first": "name Q"}, DataError, "'name Q' finds no atoms"),
         ({"first": "resid 1", "second": "resid 1"}, DataError, "atoms of one residue"),
         ({"first": "nonsense ("}, ConfigError, "is not understood"),
@@ -267,5 +272,8 @@ def test_refusals_of_the_density(tmp_path: Path) -> None:
         run_densities(tmp_path / "nvt")
     with pytest.raises(RunDirectoryError, match=r"run\.json: cannot be read"):
         run_densities(tmp_path)
+    for skip_ps in (-5.0, math.nan):
+        with pytest.raises(ConfigError, match=r"time to skip: .* must be finite and not negative"):
+            run_densities(tmp_path / "short", skip_ps)
     with pytest.raises(RunDirectoryError, match="give the directory of a run"):
         run_densities(tmp_path / "absent")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.analysis.run_directory import require_directory
-from trip_mm.analysis.series import SeriesMean, equilibrated_mean, series_mean
+from trip_mm.analysis.series import SeriesMean, check_skip, equilibrated_mean, series_mean
 from trip_mm.errors import RunDirectoryError
 from trip_mm.files import read_json
 from trip_mm.simulation.reporters import read_table
@@ -68,8 +68,11 @@ def run_densities(run_dir: Path, skip_ps: float | None = None) -> list[StageDens
         skip_ps: time to leave out at the begin of each stage; None finds the start of equilibrium.
 
     Raises:
+        ConfigError: the time to leave out is negative or no number.
         RunDirectoryError: no run, no NPT stage, or none with ten rows of densities.
     """
+    if skip_ps is not None:
+        check_skip(skip_ps)
     require_directory(run_dir)
     record = read_json(run_dir / RUN_FILE)
     stages = [

@@ -8,6 +8,7 @@ import numpy as np
 from MDAnalysis.analysis.rdf import InterRDF
 from numpy.typing import NDArray
 
+from trip_mm.analysis.series import check_positive, check_skip
 from trip_mm.analysis.torsions import (
     first_locations,
     lattice_vectors,
@@ -108,8 +109,10 @@ def radial_distribution(
         ConfigError: settings that make no sense, or reach beyond half the cell.
         DataError: unreadable files, a system without a cell, or an empty selection.
     """
-    if settings.bin_width <= 0.0 or settings.skip_ps < 0.0:
-        raise ConfigError("bin width must be positive and the time to skip not negative")
+    check_positive("bin width", settings.bin_width, "A")
+    if settings.r_max is not None:
+        check_positive("r_max", settings.r_max, "A")
+    check_skip(settings.skip_ps)
     universe = open_trajectory(topology, trajectory)
     first, second = _selections(universe, settings)
     times, half_height = _frames(universe, trajectory)
@@ -119,7 +122,7 @@ def radial_distribution(
             f"{trajectory}: {settings.skip_ps:g} ps are to be skipped, but the frames span "
             f"{times[-1] - times[0]:g} ps; skip less"
         )
-    r_max = settings.r_max or min(half_height, _LARGEST_R_MAX)
+    r_max = min(half_height, _LARGEST_R_MAX) if settings.r_max is None else settings.r_max
     if r_max > half_height:
         raise ConfigError(
             f"{trajectory}: r_max {r_max:g} A is beyond half the shortest cell height "

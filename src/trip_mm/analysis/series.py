@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
+from trip_mm.errors import ConfigError
+
 _WINDOW_TIMES = 5.0
 """Correlations are summed up to this many autocorrelation times (Sokal's window)."""
 
@@ -37,6 +39,26 @@ class SeriesMean:
     def n_effective(self) -> float:
         """Number of independent samples."""
         return self.n_samples / self.inefficiency
+
+
+def check_positive(name: str, value: float, unit: str) -> None:
+    """Refuses what is not a positive number.
+
+    Raises:
+        ConfigError: it is zero, negative, infinite or no number.
+    """
+    if not (np.isfinite(value) and value > 0.0):
+        raise ConfigError(f"{name}: {value:g} {unit} must be positive and finite")
+
+
+def check_skip(skip_ps: float) -> None:
+    """Refuses a time to leave out that is no time.
+
+    Raises:
+        ConfigError: it is negative, infinite or no number.
+    """
+    if not (np.isfinite(skip_ps) and skip_ps >= 0.0):
+        raise ConfigError(f"time to skip: {skip_ps:g} ps must be finite and not negative")
 
 
 def autocorrelation(values: NDArray[np.float64]) -> NDArray[np.float64]:
