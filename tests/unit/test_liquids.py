@@ -249,6 +249,7 @@ def test_density_of_the_stages_at_constant_pressure(tmp_path: Path) -> None:
     (skipped, _) = run_densities(tmp_path, skip_ps=2.0)
     assert skipped.discarded_ps == pytest.approx(2.0)
     assert skipped.mean.n_samples == 3980
+    assert run_densities(tmp_path, skip_ps=300.0)[0].is_converged
     write_density([first, second], tmp_path)
     summary = json.loads((tmp_path / "density.json").read_text())
     assert summary["stages"][0]["mean_g_per_ml"] == first.mean.mean

@@ -31,12 +31,14 @@ class StageDensity:
         times_ps: since the stage began, `[n_samples]`.
         densities: g/mL, `[n_samples]`.
         mean: over what follows equilibration.
+        start_found: whether the start of equilibrium was searched for, rather than given.
     """
 
     stage: str
     times_ps: NDArray[np.float64]
     densities: NDArray[np.float64]
     mean: SeriesMean
+    start_found: bool = True
 
     @property
     def interval_ps(self) -> float:
@@ -50,8 +52,8 @@ class StageDensity:
 
     @property
     def is_converged(self) -> bool:
-        """Whether the mean rests on ten independent samples, after at most half the stage."""
-        late = self.mean.n_discarded > len(self.times_ps) // 2
+        """Whether the mean rests on ten independent samples, found after at most half the stage."""
+        late = self.start_found and self.mean.n_discarded > len(self.times_ps) // 2
         return not late and self.mean.n_effective >= _FEWEST_INDEPENDENT
 
     @property
@@ -114,4 +116,4 @@ def stage_density(stage: Path, skip_ps: float | None) -> StageDensity | None:
         own.n_samples,
         first,
     )
-    return StageDensity(stage.name, times, densities, mean)
+    return StageDensity(stage.name, times, densities, mean, start_found=False)
