@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -773,6 +774,9 @@ def test_report_holds_every_number(comp6: Dataset, tmp_path: Path) -> None:
     rows = (tmp_path / "out" / "interactions.csv").read_text().splitlines()
     assert len(rows) == 1 + 16
     assert rows[1].startswith("TrIP told,s66x8/mol00,H2O + H2O,hydrogen-bonded,1.8103,-6.6518,")
+    without = replace(found, results=tuple(replace(own, curves=()) for own in found.results))
+    write_report(without, tmp_path / "out", ["other.h5"])
+    assert not list((tmp_path / "out").glob("interactions.*"))
 
 
 @pytest.mark.parametrize("n_conformations", [1, 16])

@@ -38,6 +38,8 @@ _CURVE_COLUMNS = (
 def write_report(evaluation: Evaluation, directory: Path, data_files: list[str]) -> list[Path]:
     """Writes every file of an evaluation; each appears whole or not at all.
 
+    Without dimers the files of an earlier evaluation's dimers are removed.
+
     Args:
         evaluation: the results.
         directory: where to write, made if missing.
@@ -59,6 +61,9 @@ def write_report(evaluation: Evaluation, directory: Path, data_files: list[str])
         write_atomically(directory / CURVES_FILE, _curves(evaluation).encode())
         write_picture(interaction_figure(evaluation), directory / INTERACTIONS_FILE)
         written += [CURVES_FILE, INTERACTIONS_FILE]
+    else:
+        for name in (CURVES_FILE, INTERACTIONS_FILE):
+            (directory / name).unlink(missing_ok=True)
     return [directory / name for name in written]
 
 
