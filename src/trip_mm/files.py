@@ -83,6 +83,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory for results, with those above it, unless it is there.
+
+    Raises:
+        RunDirectoryError: it cannot be made (a file of that name, no permission).
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "is a file" if path.is_file() else (error.strerror or str(error))
+        raise RunDirectoryError(
+            f"{path}: cannot be made a directory ({reason}); choose another one"
+        ) from error
+
+
 def sync_file(path: Path) -> None:
     """Flushes what the operating system still holds of a file to the disk, if the file exists."""
     if not path.exists():

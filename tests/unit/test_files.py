@@ -7,7 +7,7 @@ import pytest
 
 from trip_mm import files
 from trip_mm.errors import RunDirectoryError
-from trip_mm.files import read_json, replacing, write_atomically, write_json
+from trip_mm.files import make_directory, read_json, replacing, write_atomically, write_json
 
 
 def test_writing_replaces_whole_files(tmp_path: Path) -> None:
@@ -63,3 +63,27 @@ def test_files_have_the_mode_that_the_user_wants(tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o660
     assert read_json(tmp_path / "file") == {"name": "\u03c9B97x"}
+
+
+def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
+    make_directory(tmp_path / "a" / "b")
+    make_directory(tmp_path / "a" / "b")
+    (tmp_path / "taken").touch()
+    for path, message in (
+        (tmp_path / "taken", r"taken: cannot be made a directory \(is a file\); choose"),
+        (tmp_path / "taken" / "in", r"in: cannot be made a directory \(Not a directory\)"),
+    ):
+        with pytest.raises(RunDirectoryError, match=message):
+            make_directory(path)
+
+
+def test_a_command_refuses_a_file_as_its_directory_before_it_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trip_mm.cli import frequencies
+    from trip_mm.geometry import frequencies as computing
+
+    monkeypatch.setattr(computing, "relaxed_frequencies", lambda *arguments: pytest.fail("late"))
+    (tmp_path / "taken").touch()
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        frequencies.command("O", "gfn2", None, "auto", False, tmp_path / "taken")

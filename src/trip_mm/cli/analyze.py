@@ -10,6 +10,7 @@ import typer
 from trip_mm.cli.analyze_liquid import StageOption, density_command, rdf_command
 from trip_mm.cli.console import console, reporting_errors
 from trip_mm.errors import ConfigError
+from trip_mm.files import make_directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +80,7 @@ def ramachandran_command(
             raise ConfigError("give a RUN_DIR, or both --topology and --trajectory")
         result = ramachandran(topology, trajectory)
         directory = Path() if out is None else out
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         write_results(result, directory, state_set(states.value))
     console.print(states_table(result, states.value))
 

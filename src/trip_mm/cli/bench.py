@@ -53,6 +53,7 @@ def command(
     from trip_mm.benchmark.report import exponents, plot_scaling, tables, write_json
     from trip_mm.benchmark.session import run_session
     from trip_mm.errors import ConfigError
+    from trip_mm.files import make_directory
     from trip_mm.simulation.platforms import usable_cpus
     from trip_mm.simulation.quantities import TIMESTEP, parse_quantity
 
@@ -74,7 +75,7 @@ def command(
         seconds=seconds, timestep_fs=timestep_fs, precision=precision,
         peer_pythons=tuple(peer_python or []),
     )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     found = run_session(
         cases,
         settings,

@@ -7,6 +7,7 @@ import typer
 
 from trip_mm.cli.console import console, error_console
 from trip_mm.errors import ConfigError
+from trip_mm.files import make_directory
 
 if TYPE_CHECKING:
     from trip_mm.evaluation.tables import Table
@@ -63,7 +64,7 @@ def command(
     labelling = None if reference is None else predictor(parse_potential(reference), device)
     n_predictions = len(dataset) * (len(specs) + (labelling is not None))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_directory(out)
     journal = PredictionJournal(None if out is None else out / JOURNAL_FILE)
     try:
         from rich.progress import Progress

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trip_mm.cli.console import console
+from trip_mm.files import make_directory
 
 if TYPE_CHECKING:
     from trip_mm.geometry.frequencies import Frequencies
@@ -48,6 +49,9 @@ def command(
     reference_hessian = "auto" if hessian == "analytic" else hessian
     if other is not None:
         bind_hessian(other, read, reference_hessian)  # refuses before anything runs
+        bind(other, read)  # refuses before anything runs
+    if out is not None:
+        make_directory(out)
     found = compute(read, spec, hessian)
     compared = compute(read, other, reference_hessian) if other is not None else None
     pairs = match_modes(found.vibrations, compared.vibrations) if compared is not None else None

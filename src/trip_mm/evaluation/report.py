@@ -13,7 +13,7 @@ from trip_mm.evaluation.evaluation import Evaluation, PotentialResult
 from trip_mm.evaluation.plots import interaction_figure, parity_figure, write_picture
 from trip_mm.evaluation.predictors import Predictor
 from trip_mm.evaluation.tables import all_tables
-from trip_mm.files import write_atomically
+from trip_mm.files import make_directory, write_atomically
 
 REPORT_VERSION = 1
 JSON_FILE = "evaluation.json"
@@ -51,7 +51,7 @@ def write_report(evaluation: Evaluation, directory: Path, data_files: list[str])
     Raises:
         RunDirectoryError: a file cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     text = json.dumps(document(evaluation, data_files), indent=2, ensure_ascii=False)
     write_atomically(directory / JSON_FILE, (text + "\n").encode())
     write_atomically(directory / MARKDOWN_FILE, markdown(evaluation, data_files).encode())

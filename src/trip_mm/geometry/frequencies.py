@@ -9,7 +9,7 @@ import numpy as np
 
 from trip_mm import __version__
 from trip_mm.elements import symbols_of
-from trip_mm.files import write_atomically
+from trip_mm.files import make_directory, write_atomically
 from trip_mm.geometry.hessian import bind_hessian
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind
@@ -111,7 +111,7 @@ def write_frequencies(out: Path, found: Frequencies, reference: Frequencies | No
         pairs = match_modes(found.vibrations, reference.vibrations)
         document["reference"] = reference.to_dict()
         document["comparison"] = comparison_dict(pairs)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     comment = f"energy_ev={found.energy:.8f} potential={found.spec}"
     contents = {
         "frequencies.json": json.dumps(document, indent=1, allow_nan=False) + "\n",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
+from trip_mm.files import make_directory
 from trip_mm.surfaces.path import RigidPath
 from trip_mm.surfaces.subjects import Evaluator, Subject, bind_subject, evaluated, journal_of
 from trip_mm.torsion.scan import Journal
@@ -63,7 +64,7 @@ def compute_curves(
         DataError: a potential that fails at nearly all points.
     """
     evaluators = [bind_subject(subject, path.molecule) for subject in subjects]
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     curves = []
     for subject, evaluate in zip(subjects, evaluators, strict=True):
         journal = journal_of(subject, out, _identity(path))

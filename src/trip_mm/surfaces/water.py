@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.errors import DataError
+from trip_mm.files import make_directory
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.surfaces.smoothness import LEAST_DEPTH_KCAL_PER_MOL, WELL_TOLERANCE, find_wells
 from trip_mm.surfaces.subjects import Evaluator, Subject, bind_subject, evaluated, journal_of
@@ -121,7 +122,7 @@ def compute_surfaces(
         DataError: a potential that fails everywhere.
     """
     evaluators = [bind_subject(subject, water_molecule()) for subject in subjects]
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     surfaces = []
     for subject, evaluate in zip(subjects, evaluators, strict=True):
         scanned: dict[str, object] = {

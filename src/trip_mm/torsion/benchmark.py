@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trip_mm.files import write_atomically
+from trip_mm.files import make_directory, write_atomically
 from trip_mm.torsion.drive import DriveResult, DriveSettings, run_benchmark
 from trip_mm.torsion.drive_tables import require_parquet, write_tables
 from trip_mm.torsion.page import html_page
@@ -50,7 +50,7 @@ def benchmark(
     result = run_benchmark(dataset, settings, out, workers, announce)
     summaries = summarize(result)
     compared = differences(result)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     write_tables(result, summaries, compared, out)
     report = markdown(result, summaries, compared, command)
     write_atomically(out / "report.md", report.encode())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trip_mm import __version__
 from trip_mm.errors import DataError, EvaluationError
+from trip_mm.files import make_directory
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, check_distinct
 from trip_mm.locking import locked
@@ -88,7 +89,7 @@ def compare_potentials(
         check_distinct(specs)
     for spec in (*settings.relaxed, *settings.single_points):
         bind(spec, molecule)  # refuses before anything runs
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     with locked(out):
         return _compare(molecule, settings, out, announce)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trip_mm.errors import ConfigError, DataError
+from trip_mm.files import make_directory
 from trip_mm.geometry.potentials import PotentialSpec, check_distinct
 from trip_mm.locking import locked
 from trip_mm.torsion.comparison import model_sha256, potential_file_name
@@ -125,7 +126,7 @@ def run_benchmark(
     found: list[Outcome] = []
     digests = {spec.label: model_sha256(spec) for spec in settings.potentials}
     if admitted:
-        out.mkdir(parents=True, exist_ok=True)
+        make_directory(out)
         with locked(out):
             for spec in settings.potentials:
                 journal = _journal(out, spec, settings.mode, digests[spec.label])

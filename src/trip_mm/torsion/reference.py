@@ -26,6 +26,7 @@ from trip_mm.errors import (
     TripError,
     UnsupportedSystemError,
 )
+from trip_mm.files import make_directory
 from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
@@ -152,7 +153,7 @@ def make_reference(
         RunDirectoryError: another process works in `out`.
     """
     journals = out / "journals"
-    journals.mkdir(parents=True, exist_ok=True)
+    make_directory(journals)
     with locked(out):
         return _make_reference(recipe, out, workers, announce)
 
