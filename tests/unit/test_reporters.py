@@ -1,5 +1,6 @@
 """Monitoring: shortest distance, torn bonds, proton transfer, runaway temperature, tables."""
 
+import json
 import subprocess
 import sys
 from itertools import product
@@ -15,8 +16,14 @@ from openmm import app, unit
 
 from trip_mm.errors import UnstableSimulationError
 from trip_mm.simulation.building import BuiltStructure
-from trip_mm.simulation.committee_reporter import Disagreement, describe_disagreement
+from trip_mm.simulation.committee_reporter import (
+    COMMITTEE_COLUMNS,
+    CommitteeReporter,
+    Disagreement,
+    describe_disagreement,
+)
 from trip_mm.simulation.crash import is_not_finite
+from trip_mm.simulation.execution import _dynamics_record
 from trip_mm.simulation.monitor import RUNAWAY_CHECKS, BondWatch, StabilityMonitor, minimum_image
 from trip_mm.simulation.reporters import (
     MONITOR_COLUMNS,
@@ -145,6 +152,35 @@ def test_a_disagreement_that_is_no_number_is_named() -> None:
     found = Disagreement(3, np.array([1.0, 2.5, np.nan, 0.2, 0.1, 0.3]))
     text = describe_disagreement(found, 2.0, atoms)
     assert "on the force on H2 of HOH 1 (atom 2) by nan kcal/mol/A; H1 of HOH 1 (atom 1)" in text
+
+
+def test_the_log_does_not_hide_a_disagreement_that_is_no_number(tmp_path: Path) -> None:
+    """Wherever it stands among the comparisons of a row."""
+    header = ",".join(f'"{name}"' for name in COMMITTEE_COLUMNS)
+    rows = ["1,0.1,2.0,0,1.0", "2,0.2,nan,0,nan", "3,0.3,4.0,0,1.0"]
+    (tmp_path / "c.csv").write_text("\n".join([header, *rows, ""]))
+    topology = two_waters().topology
+    reporter = CommitteeReporter(tmp_path / "c.csv", 1, SimpleNamespace(), topology)  # type: ignore[arg-type]
+    assert np.isnan(reporter.largest_after(0))
+    assert reporter.largest_after(2) == 4.0
+    assert np.isnan(reporter.largest_after(3))
+    reporter.close()
+
+
+def test_a_finished_stage_records_no_bare_nan(tmp_path: Path) -> None:
+    stage = SimpleNamespace(
+        name="nvt", kind="nvt", n_steps=2, timestep_fs=1.0, duration_ps=0.002,
+        trajectory_interval_steps=1, log_interval_steps=1, committee=True,
+    )  # fmt: skip
+    (tmp_path / "log.csv").write_text('#"Step","Temperature (K)"\n1,300\n2,300\n')
+    header = ",".join(f'"{name}"' for name in COMMITTEE_COLUMNS)
+    (tmp_path / "c.csv").write_text(f"{header}\n1,0.1,2.0,0,1.0\n2,0.2,nan,0,nan\n")
+    directory = SimpleNamespace(log=tmp_path / "log.csv", committee=tmp_path / "c.csv")
+    task: Any = SimpleNamespace(stage=stage, directory=directory)
+    session: Any = SimpleNamespace(wall_seconds=1.0, transferred_protons=0)
+    record = _dynamics_record(task, session)
+    json.dumps(record, allow_nan=False)
+    assert record["largest_force_disagreement_kcal_per_mol_per_angstrom"] is None
 
 
 def test_lost_atoms_are_named_with_their_last_good_frame() -> None:

@@ -117,7 +117,9 @@ def _populations(ramachandran: dict[str, Any]) -> str:
 
 
 def _number(record: dict[str, Any], key: str, form: str) -> str:
-    return format(record[key], form) if key in record else ""
+    if key not in record:
+        return ""
+    return "not a number" if record[key] is None else format(record[key], form)
 
 
 def _title(name: str, kind: str) -> str:

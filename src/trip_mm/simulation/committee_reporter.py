@@ -127,11 +127,13 @@ class CommitteeReporter:
     def largest_after(self, step: int) -> float:
         """Returns the largest disagreement of the comparisons after a step; NaN without one.
 
+        NaN also where one of them is not a number, so that a log does not hide it.
+
         Args:
             step: comparisons up to this step are forgotten.
         """
         self._recent = [row for row in self._recent if row[0] > step]
-        return max((largest for _, largest in self._recent), default=float("nan"))
+        return float(np.max([largest for _, largest in self._recent] or [np.nan]))
 
     def close(self) -> None:
         """Closes the file."""
