@@ -254,6 +254,7 @@ def test_members_drive_in_turn_across_rounds() -> None:
     [
         ({"n_selected": 0, "n_labelled": 0, "n_unstable": 0}, False, CONVERGED),
         ({"n_selected": 0, "n_labelled": 0, "n_unstable": 0, "n_frames": 0}, False, "no frame was"),
+        ({"n_selected": 0, "n_labelled": 0, "n_unstable": 2, "n_frames": 0}, False, "2 trajector"),
         ({"n_selected": 5, "n_labelled": 4, "n_unstable": 1}, False, UNDER_WAY),
         ({"n_selected": 5, "n_labelled": 4, "n_unstable": 0}, True, "ended after max_rounds"),
         ({"n_selected": 5, "n_labelled": 0, "n_unstable": 0}, False, "none of the 5 selected"),

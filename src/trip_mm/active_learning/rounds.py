@@ -242,15 +242,15 @@ def round_state(row: Mapping[str, Any], last: bool) -> str:
             f"ended: the disagreement of {row['n_above']} frames is not a number, and none of them "
             "holds a geometry that could be labelled; look at the trajectories of the round"
         )
-    if not row["n_frames"]:
-        return (
-            "ended: no frame was compared; make dynamics.compare_every shorter, or the stages of "
-            "the protocol longer"
-        )
     if row["n_unstable"]:
         return (
             f"ended: {row['n_unstable']} trajectories became unstable without a frame above the "
             "threshold; lower selection.above or dynamics.compare_every"
+        )
+    if not row["n_frames"]:
+        return (
+            "ended: no frame was compared; make dynamics.compare_every shorter, or the stages of "
+            "the protocol longer"
         )
     return CONVERGED
 
