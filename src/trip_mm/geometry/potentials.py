@@ -195,7 +195,11 @@ def _method(spec: PotentialSpec, molecule: Molecule) -> "Method":
             f"{molecule.name}: net charge {molecule.charge:+d}; calculations of ions are not "
             "offered; use a neutral form"
         )
-    return find_method(spec.name)
+    try:
+        return find_method(spec.name)
+    except ConfigError as error:
+        # Where data are named beside potentials, a missing directory with one slash comes here.
+        raise ConfigError(f"{error}; and there is no such file or directory") from error
 
 
 def _bind_quantum(spec: PotentialSpec, molecule: Molecule) -> EnergyFunction:
