@@ -31,7 +31,7 @@ class RadialSettings:
     """What to count, and how.
 
     Attributes:
-        first: MDAnalysis selection.
+        first: MDAnalysis selection; its atoms are chosen in the first frame.
         second: the same; neighbours of `first`.
         bin_width: A.
         r_max: A; None for half the shortest cell height, at most 10 A.

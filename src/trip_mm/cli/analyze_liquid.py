@@ -22,7 +22,10 @@ def rdf_command(
     run_dir: RunDirectoryArgument,
     stage: StageOption = None,
     first: Annotated[
-        str, typer.Option(help="MDAnalysis selection; oxygens of water by default.")
+        str,
+        typer.Option(
+            help="MDAnalysis selection, made in the first frame; oxygens of water by default."
+        ),
     ] = "water and name O*",
     second: Annotated[
         str | None, typer.Option(help="Neighbours of --first; the same atoms by default.")
