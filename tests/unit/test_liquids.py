@@ -68,6 +68,18 @@ def test_equilibration_is_left_out() -> None:
     assert equilibrated_mean(autoregressive(2000, 0.5, seed=2)).n_discarded < 500
 
 
+def test_short_stationary_series_keep_their_error() -> None:
+    """About ten independent samples; the start that leaves most would be wrong in 70 of 200."""
+    wrong_whole = wrong = 0
+    for seed in range(200):
+        values = autoregressive(200, 0.9, seed)
+        whole, found = series_mean(values), equilibrated_mean(values)
+        wrong_whole += abs(whole.mean) > 2.0 * whole.standard_error
+        wrong += abs(found.mean) > 2.0 * found.standard_error
+    assert wrong < 50
+    assert wrong <= wrong_whole + 20
+
+
 def write_waters(folder: Path, frames: NDArray[np.float64], edges: list[float]) -> None:
     """Writes a run of molecules of one O and one H, from oxygens `[n_frames, n_molecules, 3]`."""
     n_molecules = frames.shape[1]

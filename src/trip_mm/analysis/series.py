@@ -14,6 +14,9 @@ _WINDOW_TIMES = 5.0
 _STARTS = np.linspace(0.0, 0.75, 31)
 """Shares of a series that may be discarded as equilibration."""
 
+_WORTH_A_LATER_START = 2.0
+"""Factor by which the independent samples must become more."""
+
 
 @dataclass(frozen=True)
 class SeriesMean:
@@ -103,13 +106,15 @@ def series_mean(values: NDArray[np.float64]) -> SeriesMean:
 def equilibrated_mean(values: NDArray[np.float64]) -> SeriesMean:
     """Returns the mean of what follows equilibration.
 
-    The start is the one that leaves most independent samples (Chodera, JCTC 12, 1799, 2016), at
-    most three quarters into the series.
+    The start is one that leaves many independent samples (Chodera, JCTC 12, 1799, 2016), at most
+    three quarters into the series. A later start must leave twice as many as the one before: the
+    start that leaves most prefers windows whose correlation time came out too small by chance, and
+    the error of a short series with it.
     """
     found: SeriesMean | None = None
     for start in sorted({int(share * len(values)) for share in _STARTS}):
         own = series_mean(values[start:])
-        if found is None or own.n_effective > found.n_effective:
+        if found is None or own.n_effective >= _WORTH_A_LATER_START * found.n_effective:
             found = SeriesMean(
                 own.mean,
                 own.standard_error,
