@@ -19,10 +19,8 @@ from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral, turning_atom
 from trip_mm.geometry.minimize import parse_held
 from trip_mm.geometry.molecule import Molecule, changed_bonds, read_molecule, to_xyz
 from trip_mm.geometry.openmm_topology import built_structure
-from trip_mm.geometry.potentials import bind, bind_energy, parse_potential
-from trip_mm.geometry.relax import HeldDihedral, check_relaxed, relax
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
-from trip_mm.geometry.relax import HeldDihedral, relax
+from trip_mm.geometry.relax import HeldDihedral, check_relaxed, relax
 from trip_mm.model.trip import TripConfig
 from trip_mm.units import EV_TO_KCAL_PER_MOL, KJ_PER_MOL_TO_EV
 

@@ -49,7 +49,6 @@ def command(
     reference_hessian = "auto" if hessian == "analytic" else hessian
     if other is not None:
         bind_hessian(other, read, reference_hessian)  # refuses before anything runs
-        bind(other, read)  # refuses before anything runs
     if out is not None:
         make_directory(out)
     found = compute(read, spec, hessian)
