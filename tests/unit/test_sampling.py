@@ -183,6 +183,12 @@ def test_unknown_residue_is_named() -> None:
         build_peptide("ALA-XYZ", 1)
 
 
+@pytest.mark.parametrize("sequence", ["GLY", "ACE", "ALA-ACE-ALA", "NME-ALA"])
+def test_peptide_without_a_template_is_refused(sequence: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{sequence}'.*two residues or more"):
+        build_peptide(sequence, 1)
+
+
 def test_molecule_without_meaning_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         build_molecule("C(", 1, 0)

@@ -99,13 +99,20 @@ def build_peptide(sequence: str, seed: int) -> tuple[app.Topology, Positions]:
         Topology and positions in A, `[n_atoms, 3]`.
 
     Raises:
-        ConfigError: a residue is unknown, or the peptide cannot be embedded.
+        ConfigError: a residue is unknown or alone, a cap is not at its end, or the peptide cannot
+            be embedded.
     """
     names = sequence.split("-")
     unknown = [name for name in names if name not in _RESIDUES]
     if unknown:
         raise ConfigError(
             f"peptide {sequence!r}: residue {unknown[0]!r} is unknown; use {', '.join(_RESIDUES)}"
+        )
+    if len(names) < 2 or "ACE" in names[1:] or "NME" in names[:-1]:
+        raise ConfigError(
+            f"peptide {sequence!r}: Amber14 knows chains of two residues or more, with ACE only "
+            "first and NME only last; write other molecules as SMILES in a source of kind "
+            "molecules or pairs"
         )
     zwitterion_start, zwitterion_end = names[0] != "ACE", names[-1] != "NME"
     smiles = "".join(_RESIDUES[name][0] for name in names) + ("[O-]" if zwitterion_end else "")
