@@ -1,6 +1,7 @@
 """Files that are never half-written."""
 
 import json
+import math
 import os
 import secrets
 import sys
@@ -81,6 +82,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunDirectoryError(f"{path}: holds no JSON object; restore it")
     return content
+
+
+def json_number(value: float) -> float | None:
+    """Returns a number for a JSON document: None in place of NaN and infinity, which JSON lacks."""
+    return float(value) if math.isfinite(value) else None
 
 
 def make_directory(path: Path) -> None:

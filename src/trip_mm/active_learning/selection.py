@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trip_mm.active_learning.layout import RoundDirectory, done, mark_done, start_over
 from trip_mm.active_learning.recipe import ActiveRecipe, SelectionConfig
-from trip_mm.files import write_atomically
+from trip_mm.files import json_number, write_atomically
 from trip_mm.simulation.committee_reporter import (
     ATOM_COLUMN,
     LARGEST_COLUMN,
@@ -155,14 +155,10 @@ def _statistics(
         "n_not_finite": len(values) - len(finite),
         "n_selected": n_selected,
         "threshold_kcal_per_mol_per_angstrom": limit,
-        "median_kcal_per_mol_per_angstrom": _number(quantiles[0]),
-        "p95_kcal_per_mol_per_angstrom": _number(quantiles[1]),
-        "largest_kcal_per_mol_per_angstrom": _number(finite.max(initial=-np.inf)),
+        "median_kcal_per_mol_per_angstrom": json_number(quantiles[0]),
+        "p95_kcal_per_mol_per_angstrom": json_number(quantiles[1]),
+        "largest_kcal_per_mol_per_angstrom": json_number(finite.max(initial=-np.inf)),
     }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 class _Trajectories:

@@ -13,7 +13,7 @@ import numpy as np
 
 from trip_mm.analysis.density import StageDensity
 from trip_mm.analysis.radial import WATER_OXYGENS, RadialDistribution
-from trip_mm.files import write_atomically
+from trip_mm.files import json_number, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def rdf_summary(result: RadialDistribution) -> dict[str, Any]:
         "peak": {
             "distance_angstrom": float(result.distances[result.peak]),
             "g": float(result.g[result.peak]),
-            "g_standard_error": _number(float(result.standard_error[result.peak])),
+            "g_standard_error": json_number(float(result.standard_error[result.peak])),
         },
         "first_minimum": {
             "distance_angstrom": float(result.distances[result.minimum]),
@@ -74,8 +74,8 @@ def density_summary(result: StageDensity) -> dict[str, Any]:
     return {
         "stage": result.stage,
         "mean_g_per_ml": result.mean.mean,
-        "standard_error_g_per_ml": _number(result.mean.standard_error),
-        "standard_deviation_g_per_ml": _number(result.mean.standard_deviation),
+        "standard_error_g_per_ml": json_number(result.mean.standard_error),
+        "standard_deviation_g_per_ml": json_number(result.mean.standard_deviation),
         "correlation_time_ps": result.correlation_time_ps,
         "n_samples": result.mean.n_samples,
         "n_independent": result.mean.n_effective,
@@ -174,7 +174,3 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _cell(value: float) -> str:
     return f"{value:.5f}" if math.isfinite(value) else ""
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

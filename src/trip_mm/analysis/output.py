@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from trip_mm.analysis.states import STATE_SETS, THESIS, TILED, StateSet
 from trip_mm.analysis.statistics import StateStatistics, TorsionStatistics
 from trip_mm.analysis.torsions import RamachandranResult
-from trip_mm.files import write_atomically
+from trip_mm.files import json_number, write_atomically
 
 SUMMARY_VERSION = 1
 
@@ -94,8 +93,8 @@ def _definition(states: StateSet) -> dict[str, dict[str, list[float]]]:
 def _statistics(statistics: TorsionStatistics) -> dict[str, Any]:
     return {
         "n_points": statistics.n_points,
-        "unassigned_percent": _number(100 * statistics.unassigned),
-        "overlapping_percent": _number(100 * statistics.overlapping),
+        "unassigned_percent": json_number(100 * statistics.unassigned),
+        "overlapping_percent": json_number(100 * statistics.overlapping),
         "states": {row.state: _row(row) for row in statistics.states},
     }
 
@@ -103,14 +102,10 @@ def _statistics(statistics: TorsionStatistics) -> dict[str, Any]:
 def _row(row: StateStatistics) -> dict[str, Any]:
     return {
         "n_points": row.n_points,
-        "population_percent": _number(100 * row.population),
-        "population_standard_error_percent": _number(100 * row.standard_error),
-        "phi_mean_deg": _number(row.phi_mean_deg),
-        "psi_mean_deg": _number(row.psi_mean_deg),
-        "phi_spread_deg": _number(row.phi_spread_deg),
-        "psi_spread_deg": _number(row.psi_spread_deg),
+        "population_percent": json_number(100 * row.population),
+        "population_standard_error_percent": json_number(100 * row.standard_error),
+        "phi_mean_deg": json_number(row.phi_mean_deg),
+        "psi_mean_deg": json_number(row.psi_mean_deg),
+        "phi_spread_deg": json_number(row.phi_spread_deg),
+        "psi_spread_deg": json_number(row.psi_spread_deg),
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

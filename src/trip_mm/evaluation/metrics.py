@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trip_mm.elements import SYMBOLS
 from trip_mm.evaluation.collection import LabelledSet, PredictedSet
+from trip_mm.files import json_number
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 POOLED = "all"
@@ -55,15 +56,11 @@ class SetErrors:
         }
         found: dict[str, object] = {
             "n_conformations": self.n_conformations,
-            "energy_mae_kcal_per_mol_per_atom": _number(self.energy_mae_per_atom),
+            "energy_mae_kcal_per_mol_per_atom": json_number(self.energy_mae_per_atom),
         }
         for name, deviation in named.items():
-            found[name] = {k: _number(v) for k, v in asdict(deviation).items()}
+            found[name] = {k: json_number(v) for k, v in asdict(deviation).items()}
         return found
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def deviation(errors: NDArray[np.float64]) -> Deviation:

@@ -1,12 +1,11 @@
 """Execution of a planned run, stage by stage, and what it leaves at the end."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from trip_mm.errors import RunDirectoryError
-from trip_mm.files import read_json, write_atomically, write_json
+from trip_mm.files import json_number, read_json, write_atomically, write_json
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.committee_reporter import LARGEST_COLUMN
 from trip_mm.simulation.dynamics import DynamicsRun
@@ -190,19 +189,14 @@ def _dynamics_record(task: StageTask, session: DynamicsRun) -> dict[str, Any]:
         record["mean_density_g_per_ml"] = float(log["Density (g/mL)"].mean())
     if stage.committee is not None:
         largest = read_table(task.directory.committee)[LARGEST_COLUMN]
-        record["largest_force_disagreement_kcal_per_mol_per_angstrom"] = _number(largest.max())
-        record["mean_largest_force_disagreement_kcal_per_mol_per_angstrom"] = _number(
+        record["largest_force_disagreement_kcal_per_mol_per_angstrom"] = json_number(largest.max())
+        record["mean_largest_force_disagreement_kcal_per_mol_per_angstrom"] = json_number(
             largest.mean()
         )
     if stage.kind == "nve":
         energies = log["Total Energy (kJ/mole)"]
         record["energy_change_kj_per_mol"] = float(energies[-1] - energies[0])
     return record
-
-
-def _number(value: float) -> float | None:
-    """JSON has no word for what is not a number."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _finish(directory: RunDirectory, plan: RunPlan, analyze: Analysis) -> None:
