@@ -29,6 +29,7 @@ from trip_mm.active_learning.summary import write_summary
 from trip_mm.checkpoint import load_potential
 from trip_mm.committee import load_committee, save_committee
 from trip_mm.errors import ConfigError
+from trip_mm.files import make_directory
 from trip_mm.locking import locked
 from trip_mm.simulation.catalog import find_config
 from trip_mm.simulation.schema import load_system
@@ -88,7 +89,7 @@ def active_learn(
     _check_level(recipe)
     _check_system(recipe, committee, machine)
     path = Path(out)
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     with locked(path):
         open_or_create(path, _record(recipe, committee))
         return _rounds(recipe, committee, path, machine, report)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import make_directory
 from trip_mm.locking import occupants
 
 RUN_FILE = "run.json"
@@ -124,12 +125,7 @@ class RunDirectory:
                 else f"continue it with `trip-mm resume {path}`, or choose another one with --out"
             )
             raise RunDirectoryError(f"{path}: holds {state} already; {advice}")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{path}: cannot be made ({error.strerror or error}); choose another one with --out"
-            ) from error
+        make_directory(path)
         return cls(path)
 
     @classmethod

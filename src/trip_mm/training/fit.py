@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from trip_mm.checkpoint import read_checkpoint, save_potential
 from trip_mm.errors import CheckpointError
-from trip_mm.files import write_json
+from trip_mm.files import make_directory, write_json
 from trip_mm.locking import locked
 from trip_mm.potential import TripPotential
 from trip_mm.simulation.interruption import RunInterrupted
@@ -82,7 +82,7 @@ def fit_and_export(
     set_statistics(potential, config, prepared.statistics)
     if not place.processes.is_first:
         return _fit_and_finish(potential, config, prepared, place, record)
-    place.out.mkdir(parents=True, exist_ok=True)
+    make_directory(place.out)
     with locked(place.out):
         write_or_compare(place.out, record, place.resume)
         return _fit_and_finish(potential, config, prepared, place, record)

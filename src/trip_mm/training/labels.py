@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from trip_mm.errors import ConfigError
+from trip_mm.files import make_directory
 from trip_mm.locking import locked
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader
@@ -123,7 +124,7 @@ def label(
     known = read_known_labels(job.known, method.name, lone_atoms, job.max_force)
     header = _header(job, dataset, method.name, lone_atoms)
     parts = Parts(job.parts, header, geometries, job.chunk)
-    job.parts.mkdir(parents=True, exist_ok=True)
+    make_directory(job.parts)
     with locked(job.parts):
         _label_parts(job, parts, dataset, known, workers, report)
         parts.join(job.out)

@@ -9,6 +9,7 @@ from rdkit import Chem
 
 from trip_mm.elements import formula
 from trip_mm.errors import ConfigError
+from trip_mm.files import make_directory
 from trip_mm.training.formats_write import FileHeader, write_geometries
 from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_clusters import sample_liquid_water, sample_peptides
@@ -67,7 +68,7 @@ def sample_recipe(
         DataError: a file of geometries that it names is missing or malformed.
     """
     recipe = load_recipe(recipe_path).scaled()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent)
     conformations: list[Conformation] = []
     all_left_out: Counter[str] = Counter()
     for index, source in enumerate(recipe.sources):
