@@ -17,6 +17,7 @@ from trip_mm.training.sampling_recipe import (
     DimerScansSource,
     MoleculesSource,
     PairsSource,
+    ProtonTransfersSource,
     StretchedBondsSource,
     load_recipe,
 )
@@ -77,7 +78,7 @@ def shipped_pairs() -> list[tuple[str, str]]:
             pair
             for path in recipes
             for source in load_recipe(path).sources
-            if isinstance(source, PairsSource | DimerScansSource)
+            if isinstance(source, PairsSource | DimerScansSource | ProtonTransfersSource)
             for pair in source.pairs
         }
     )
@@ -102,6 +103,7 @@ def test_shipped_pairs_are_neutral() -> None:
 # Sources without their ranges.
 WATER = "kind: liquid-water, class: c, temperatures_k: [300.0], snapshots: 1"
 FRAMES = "kind: trajectory, class: c, topology: t.pdb, trajectory: t.xtc, conformations: 1"
+PROTONS = "kind: proton-transfers, class: c, pairs: [[O, O]], conformations: 1"
 SPICE = "kind: spice-file, class: c, file: s.hdf5, conformations: 1"
 PEPTIDES = (
     "kind: solvated-peptides, class: c, peptides: [GLY], temperatures_k: [300.0], snapshots: 1"
@@ -125,6 +127,9 @@ def write_recipe(path: Path, source: str) -> Path:
         (f"{SPICE}, n_waters: [9, 2]", "n_waters: .*9 to 2 is not an ascending range"),
         (f"{SPICE}, n_waters: [-2, 2]", "n_waters.*greater than or equal to 0"),
         (f"{SPICE}, oh_length: [1.0, 0.9]", "oh_length: .*1.0 to 0.9 is not an ascending range"),
+        (f"{PROTONS}, progress: [0.5, 1.2]", "progress: .*1 is a proton on the acceptor"),
+        (f"{PROTONS}, distance: [1.5, 3.0]", "distance: .*no room within 1.5 A"),
+        (f"{PROTONS}, acceptors: []", "acceptors.*at least 1"),
         (f"{PEPTIDES}, n_atoms: [60, 40]", "n_atoms: .*60 to 40 is not an ascending range"),
     ],
 )

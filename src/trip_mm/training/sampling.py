@@ -22,6 +22,7 @@ from trip_mm.training.sampling_molecules import (
     sample_stretched_bonds,
     sample_water_scan,
 )
+from trip_mm.training.sampling_protons import sample_proton_transfers
 from trip_mm.training.sampling_recipe import (
     DiatomicsSource,
     DimerScansSource,
@@ -29,6 +30,7 @@ from trip_mm.training.sampling_recipe import (
     MoleculesSource,
     PairsSource,
     PeptidesSource,
+    ProtonTransfersSource,
     Recipe,
     Source,
     SpiceSource,
@@ -129,6 +131,8 @@ def iterate_source(
         return sample_liquid_water(source, rng)
     if isinstance(source, DimerScansSource):
         return sample_dimer_scans(source, rng)
+    if isinstance(source, ProtonTransfersSource):
+        return sample_proton_transfers(source, rng)
     if isinstance(source, PairsSource):
         return sample_pairs(source, rng)
     if isinstance(source, DiatomicsSource):

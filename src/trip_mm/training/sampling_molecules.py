@@ -32,6 +32,7 @@ from trip_mm.training.sampling_recipe import (
     DimerScansSource,
     MoleculesSource,
     PairsSource,
+    ProtonTransfersSource,
     StretchedBondsSource,
     WaterScanSource,
 )
@@ -214,9 +215,9 @@ def sample_pairs(source: PairsSource, rng: np.random.Generator) -> Iterator[Conf
     """Yields pairs of molecules at random orientation and uniformly drawn contact distance.
 
     Raises:
-        ConfigError: as `build_molecule`, or a pair carries a net charge.
+        ConfigError: as `build_molecules_of_pairs`.
     """
-    built = _build_all(source, rng)
+    built = build_molecules_of_pairs(source, rng)
     for count in range(source.conformations):
         first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
         distance = rng.uniform(*source.distance)
@@ -241,9 +242,9 @@ def sample_dimer_scans(
     """Yields pairs, anyhow or stacked, pulled apart along the line of their centres.
 
     Raises:
-        ConfigError: as `build_molecule`, or a pair carries a net charge.
+        ConfigError: as `build_molecules_of_pairs`.
     """
-    built = _build_all(source, rng)
+    built = build_molecules_of_pairs(source, rng)
     for count in range(source.scans):
         first, second = (built[name] for name in source.pairs[count % len(source.pairs)])
         fixed = first.conformers[int(rng.integers(len(first.conformers)))]
@@ -264,9 +265,14 @@ def sample_dimer_scans(
             )
 
 
-def _build_all(
-    source: PairsSource | DimerScansSource, rng: np.random.Generator
+def build_molecules_of_pairs(
+    source: PairsSource | DimerScansSource | ProtonTransfersSource, rng: np.random.Generator
 ) -> dict[str, Molecule]:
+    """Builds the molecules of the pairs of a source, by SMILES.
+
+    Raises:
+        ConfigError: as `build_molecule`, or a pair carries a net charge.
+    """
     names = sorted({name for pair in source.pairs for name in pair})
     built = {n: build_molecule(n, source.conformers, int(rng.integers(2**31))) for n in names}
     for pair in source.pairs:

@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -92,6 +93,38 @@ class DimerScansSource(_Source):
     step: float = Field(default=0.3, gt=0.0)
     points: int = Field(default=8, gt=1)
     stacked_share: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class ProtonTransfersSource(_Source):
+    """A donor, an acceptor, and a proton between them, in the order of each of `pairs`.
+
+    `distance` is that of the donating N or O from the accepting atom, one of the elements
+    `acceptors`; `progress` is 0 where the proton is on the donor and 1 where it has the same
+    distance from the acceptor. The charges are those of the molecules before the transfer.
+    """
+
+    kind: Literal["proton-transfers"]
+    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    conformations: int = Field(gt=0)
+    conformers: int = Field(default=2, gt=0)
+    distance: Range = (2.3, 3.0)
+    progress: Range = (0.0, 1.0)
+    acceptors: tuple[int, ...] = Field(default=(7, 8), min_length=1)
+    displacement: Range = (0.0, 0.05)
+
+    @field_validator("distance")
+    @classmethod
+    def _leaves_room(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] < 2.0:
+            raise ValueError(f"a proton has no room within {value[0]:g} A; start at 2 A or more")
+        return value
+
+    @field_validator("progress")
+    @classmethod
+    def _between_the_two(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1.0:
+            raise ValueError(f"progress ends at {value[1]:g}; 1 is a proton on the acceptor")
+        return value
 
 
 class DiatomicsSource(_Source):
@@ -197,6 +230,7 @@ Source = Annotated[
     | StretchedBondsSource
     | PairsSource
     | DimerScansSource
+    | ProtonTransfersSource
     | DiatomicsSource
     | WaterScanSource
     | PeptidesSource
