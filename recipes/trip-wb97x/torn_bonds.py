@@ -35,6 +35,9 @@ TORN = (
     ("CN", 1, 5),
     ("CC", 0, 1),
     ("C=O", 0, 2),
+    *[("N", 0, 1)] * 8,
+    *[("CN", 1, 5)] * 2,
+    ("NC=O", 0, 3),
 )
 """SMILES, and the atoms of a bond, in the order of the SMILES, hydrogens behind."""
 FARTHEST = 4.6
