@@ -112,9 +112,8 @@ def resume(
         return _nothing_to_resume(directory, listener)
     with locked(directory.path):
         plan = RunPlan.from_dict(read_json(directory.path / RUN_FILE))
-        recorded = chosen = plan
-        if platform is not None or threads is not None:
-            chosen = replace(chosen, platform=moved_platform(plan.platform, platform, threads))
+        recorded = plan
+        chosen = replace(plan, platform=moved_platform(plan.platform, platform, threads))
         if backend is not None:
             chosen = replace(chosen, backend=resolve_backend_of(plan, backend))
         check_models(plan, directory.path)

@@ -245,6 +245,22 @@ def test_a_run_keeps_its_precision_where_it_continues(
         assert continued.pop() == after
 
 
+def test_a_run_from_a_machine_with_another_platform_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ethanol: BuiltStructure
+) -> None:
+    continued: list[PlatformChoice] = []
+    monkeypatch.setattr(
+        workflow, "execute", lambda directory, plan, *_: continued.append(plan.platform)
+    )
+    save_structure(tmp_path / "structure.json", ethanol)
+    written = replace(plan(stage()), platform=PlatformChoice("Cray", "mixed", 1)).to_dict()
+    (tmp_path / "run.json").write_text(json.dumps({**written, "versions": {}}))
+    with pytest.raises(BackendError, match=r"'Cray' is not installed.*name another with --plat"):
+        workflow.resume(tmp_path)
+    workflow.resume(tmp_path, platform="CPU")
+    assert continued == [PlatformChoice("CPU", "single", 1)]
+
+
 def test_rigid_bonds_carry_no_force() -> None:
     """A water whose forces are along its bonds alone, and one that is pulled as a whole."""
     water = np.array([[0.0, 0.0, 0.0], [0.09572, 0.0, 0.0], [-0.024, 0.0927, 0.0]])

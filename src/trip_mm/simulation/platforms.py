@@ -108,12 +108,19 @@ def moved_platform(choice: PlatformChoice, name: str | None, threads: int | None
         threads: CPU threads; None keeps them.
 
     Raises:
-        BackendError: as `choose_platform`.
+        BackendError: as `choose_platform`; also where the platform of the run is not that of this
+            machine.
         ConfigError: as `choose_platform`.
     """
     same = name is None or name.lower() == choice.name.lower()
     precision = choice.precision if same or choice.precision == "double" else None
-    return choose_platform(name or choice.name, precision, threads or choice.threads)
+    threads = choice.threads if threads is None else threads
+    try:
+        return choose_platform(name or choice.name, precision, threads)
+    except BackendError as error:
+        if name is not None:
+            raise
+        raise BackendError(f"run.json: {error}; name another with --platform") from error
 
 
 def apply_threads(choice: PlatformChoice) -> None:
