@@ -156,7 +156,6 @@ def prepare_run(
 
 def _check(structure: BuiltStructure, plan: RunPlan) -> None:
     """Refuses a structure that a stage, a potential or a committee of the run cannot describe."""
-    check_stages(structure, plan.stages)
     for potential in plan.potentials_and_committees():
         if potential.kind == "trip":
             from trip_mm.checkpoint import load_potential
@@ -166,6 +165,7 @@ def _check(structure: BuiltStructure, plan: RunPlan) -> None:
             check_structure(structure, potential.kind, elements, cutoff)
         else:
             check_structure(structure, potential.kind, None, None)
+    check_stages(structure, plan.stages)
 
 
 def start(prepared: PreparedRun, out_dir: str | Path | None, progress: ProgressListener) -> Path:

@@ -295,6 +295,7 @@ def test_a_changed_model_is_noticed(folder: Path, calm_model: Path) -> None:
         (["peptide.yaml", "--platform", "Cray"], "'Cray' is not installed"),
         (["peptide.yaml", "--precision", "half"], "'half' is not one of"),
         (["peptide.yaml", "--threads", "0"], "at least 1"),
+        (["peptide.yaml", "--set", "defaults.hydrogen_mass=4 u"], "hydrogen_mass: 4 u leaves only"),
         (["peptide.yaml", "--set", "stages.9.duration=2 ps"], "there are"),
         (["peptide.yaml", "--set", "nonsense"], "write key.path=value"),
     ],

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from openmm import app, unit
 
-from trip_mm.errors import CellTooSmallError, UnsupportedElementError, UnsupportedSystemError
+from trip_mm.errors import (
+    CellTooSmallError,
+    ConfigError,
+    UnsupportedElementError,
+    UnsupportedSystemError,
+)
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.checks import check_stages, check_structure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
@@ -357,6 +362,26 @@ def test_constant_pressure_needs_a_box():
     check_stages(shipped("water"), protocol.resolve("amber14"))
     with pytest.raises(UnsupportedSystemError, match=r"stage npt: .* the system has none"):
         check_stages(build(structure={"smiles": "CCO"}), protocol.resolve("trip"))
+
+
+def test_hydrogens_heavier_than_their_atoms_allow_are_refused():
+    nvt = {"kind": "nvt", "duration": "1 ps", "timestep": "1 fs", "temperature": "300 K"}
+    methanol = build(structure={"smiles": "CO"})
+    for mass, refused in (("3.7 u", False), ("3.8 u", True)):
+        protocol = parse_protocol({"stages": [{**nvt, "hydrogen_mass": mass}]}, "p.yaml")
+        if refused:
+            with pytest.raises(ConfigError, match=r"stage nvt: hydrogen_mass: 3\.8 u leaves only"):
+                check_stages(methanol, protocol.resolve("trip"))
+        else:
+            check_stages(methanol, protocol.resolve("trip"))
+
+
+def test_rigid_water_takes_any_hydrogen_mass():
+    nvt = {"kind": "nvt", "duration": "1 ps", "timestep": "1 fs", "temperature": "300 K"}
+    protocol = parse_protocol({"stages": [{**nvt, "hydrogen_mass": "7 u"}]}, "p.yaml")
+    check_stages(shipped("water"), protocol.resolve("amber14"))
+    with pytest.raises(ConfigError, match="of HOH"):
+        check_stages(shipped("water"), protocol.resolve("trip"))
 
 
 def test_net_charge_is_refused_with_the_charged_residues():

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 import numpy as np
+import openmm
 from openmm import app
 
 from trip_mm.elements import symbols_of
@@ -15,10 +16,12 @@ from trip_mm.errors import (
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
 from trip_mm.simulation.plan import RunPlan
+from trip_mm.simulation.potentials import repartition_hydrogen_mass
 from trip_mm.simulation.solute import (
     AMINO_ACID_NAMES,
     CAP_NAMES,
     ION_CHARGES,
+    WATER_NAMES,
     atom_label,
     residue_charge,
 )
@@ -88,10 +91,14 @@ def check_velocities(plan: RunPlan) -> None:
 
 
 def check_stages(structure: BuiltStructure, stages: Sequence[ResolvedStage]) -> None:
-    """Refuses constant pressure without a box, which OpenMM would run in a box of its own.
+    """Refuses what a stage cannot do with a structure.
+
+    That is constant pressure without a box, which OpenMM would run in a box of its own, and
+    hydrogens heavier than the atoms they are bonded to can make them.
 
     Raises:
         UnsupportedSystemError: naming the stage.
+        ConfigError: naming the stage and the atom.
     """
     for stage in stages:
         if stage.kind == "npt" and structure.box_vectors is None:
@@ -99,6 +106,24 @@ def check_stages(structure: BuiltStructure, stages: Sequence[ResolvedStage]) -> 
                 f"stage {stage.name}: constant pressure needs a periodic box and the system has "
                 "none; add a solvent, or use a protocol without npt stages (--protocol gas)"
             )
+        if stage.hydrogen_mass_u is not None:
+            _check_hydrogen_mass(structure.topology, stage)
+
+
+def _check_hydrogen_mass(topology: app.Topology, stage: ResolvedStage) -> None:
+    """Moves the masses of a stage in a System that has particles and rigid water only."""
+    assert stage.hydrogen_mass_u is not None
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(0.0 if atom.element is None else atom.element.mass)
+    if stage.constraints == "h-bonds":
+        for bond in topology.bonds():
+            if bond.atom1.residue.name in WATER_NAMES:
+                system.addConstraint(bond.atom1.index, bond.atom2.index, 0.0)
+    try:
+        repartition_hydrogen_mass(system, topology, stage.hydrogen_mass_u)
+    except ConfigError as error:
+        raise ConfigError(f"stage {stage.name}: {error}") from error
 
 
 def _check_elements(structure: BuiltStructure, supported: Collection[int]) -> None:
