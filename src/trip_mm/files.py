@@ -12,6 +12,8 @@ from typing import Any
 
 from trip_mm.errors import RunDirectoryError
 
+_PARTIAL = ".partial"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -27,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         RunDirectoryError: the file cannot be written (disk full, no permission).
         OSError: of another file, from within the block.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}")
     try:
         yield temporary
         sync_file(temporary)
@@ -42,6 +44,11 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file has the temporary name of `replacing`; after a power cut one may stay."""
+    return name.startswith(".") and name.endswith(_PARTIAL)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

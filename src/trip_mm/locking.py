@@ -45,8 +45,7 @@ def locked(directory: Path) -> Iterator[None]:
             )
         stream.seek(0)
         stream.truncate()
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-        stream.flush()
+        _note_holder(stream, directory)
         yield
         stream.seek(0)
         stream.truncate()
@@ -71,6 +70,16 @@ def _opened(directory: Path) -> IO[str]:
     except OSError as error:
         raise RunDirectoryError(
             f"{directory}: cannot be written ({error.strerror}); fix the permissions"
+        ) from error
+
+
+def _note_holder(stream: IO[str], directory: Path) -> None:
+    """Writes past the buffer, which would fail once more when the file is closed."""
+    try:
+        os.write(stream.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{directory}: cannot be written ({error.strerror}); free some space"
         ) from error
 
 

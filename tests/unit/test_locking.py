@@ -51,3 +51,16 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(RunDirectoryError, match="cannot be written"), locked(tmp_path):
         pass
+
+
+def test_a_full_disk_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(RunDirectoryError, match="No space left") as error, locked(tmp_path):
+            pass
+    assert str(tmp_path) in str(error.value)
+    with locked(tmp_path):
+        pass

@@ -74,6 +74,32 @@ def test_a_run_that_was_refused_before_it_began_leaves_the_directory_free(tmp_pa
     assert RunDirectory.create(path).path == path
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("structure.json",),
+        ("structure.json", "models", ".topology.pdb.12-ab.partial"),
+        ("structure.json", "topology.pdb", "methods.md", ".run.json.12-ab.partial"),
+        (".structure.json.12-ab.partial",),
+    ],
+)
+def test_an_interrupted_preparation_is_known(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(RunDirectoryError, match=r"preparation .* was interrupted; delete it"):
+        RunDirectory.create(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunDirectoryError, match="no run directory; choose another"):
+        RunDirectory.create(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["models", "methods.md", ".mine.partial"])
+def test_what_may_be_the_users_own_is_not_to_be_deleted(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(RunDirectoryError, match="no run directory; choose another"):
+        RunDirectory.create(tmp_path)
+
+
 def test_opening_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="no such directory"):
         RunDirectory.open(tmp_path / "missing")

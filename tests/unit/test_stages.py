@@ -1,6 +1,8 @@
 """Schedules, seeds, plans and Systems of stages."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +14,13 @@ import pytest
 from openmm import app, unit
 
 from trip_mm import workflow
-from trip_mm.errors import BackendError, ConfigError, UnsupportedSystemError
+from trip_mm.errors import BackendError, ConfigError, RunDirectoryError, UnsupportedSystemError
 from trip_mm.simulation import minimization
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.checks import check_velocities
+from trip_mm.simulation.execution import prepare
 from trip_mm.simulation.overrides import split_overrides
-from trip_mm.simulation.plan import RunPlan, parse_potential
+from trip_mm.simulation.plan import ModelRecord, RunPlan, parse_potential
 from trip_mm.simulation.platforms import PlatformChoice, choose_platform
 from trip_mm.simulation.potentials import (
     SystemOptions,
@@ -26,6 +29,7 @@ from trip_mm.simulation.potentials import (
     repartition_hydrogen_mass,
     total_mass,
 )
+from trip_mm.simulation.run_directory import RunDirectory
 from trip_mm.simulation.schedule import TemperatureSchedule, is_check_due, next_stop
 from trip_mm.simulation.schema import PotentialConfig, ResolvedStage, parse_system
 from trip_mm.simulation.seeds import derive_seed
@@ -259,6 +263,52 @@ def test_a_run_from_a_machine_with_another_platform_says_how_to_go_on(
         workflow.resume(tmp_path)
     workflow.resume(tmp_path, platform="CPU")
     assert continued == [PlatformChoice("CPU", "single", 1)]
+
+
+@pytest.mark.parametrize("file", ["structure.json", "models/m-00000000.safetensors", "run.json"])
+def test_a_full_disk_while_a_run_is_prepared(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ethanol: BuiltStructure
+) -> None:
+    """No half of a model stays behind, and the next command knows what is left."""
+    (tmp_path / "m.safetensors").write_bytes(b"weights")
+    model = PotentialConfig(kind="trip", name=str(tmp_path / "m.safetensors"))
+    run_plan = replace(
+        plan(stage(potential=model)),
+        models={str(model): ModelRecord("m.safetensors", "0" * 64, None, "none")},
+    )
+    out = tmp_path / "out"
+    write_bytes = Path.write_bytes
+
+    def onto_a_full_disk(path: Path, content: bytes) -> int:
+        if path.name.startswith(f".{Path(file).name}"):
+            write_bytes(path, content[:3])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", onto_a_full_disk)
+        with pytest.raises(
+            RunDirectoryError, match=r"out: the run cannot be prepared \(.*No space left.*delete"
+        ):
+            prepare(RunDirectory.create(out), run_plan, ethanol)
+    left = [path for path in out.rglob("*") if path.is_file()]
+    assert all(path.stat().st_size > 3 for path in left)
+    assert not (out / file).exists()
+    if left:
+        with pytest.raises(RunDirectoryError, match="was interrupted; delete it"):
+            RunDirectory.create(out)
+    else:
+        RunDirectory.create(out)
+
+
+def test_a_model_that_vanished_is_named(tmp_path: Path, ethanol: BuiltStructure) -> None:
+    model = PotentialConfig(kind="trip", name=str(tmp_path / "gone.safetensors"))
+    run_plan = replace(
+        plan(stage(potential=model)),
+        models={str(model): ModelRecord("gone.safetensors", "0" * 64, None, "none")},
+    )
+    with pytest.raises(RunDirectoryError, match=r"No such file.*gone\.safetensors"):
+        prepare(RunDirectory.create(tmp_path / "out"), run_plan, ethanol)
 
 
 def test_rigid_bonds_carry_no_force() -> None:

@@ -43,17 +43,26 @@ _FS_PER_NS = 1e6
 
 
 def prepare(directory: RunDirectory, plan: RunPlan, structure: BuiltStructure) -> RunPlan:
-    """Fills a new run directory with everything that resuming needs; run.json comes last.
+    """Fills a new run directory with all that resuming needs: the structure first, run.json last.
 
     Returns:
         The plan with models that lie in the run directory.
+
+    Raises:
+        RunDirectoryError: a file cannot be read or written, as on a full disk.
     """
-    kept = keep_models(plan, directory.path)
-    save_structure(directory.path / STRUCTURE_FILE, structure)
-    write_topology(directory.path, structure)
-    methods = methods_text(kept, structure, versions())
-    write_atomically(directory.path / METHODS_FILE, methods.encode())
-    write_json(directory.path / RUN_FILE, run_record(kept, structure.topology.getNumAtoms()))
+    path = directory.path
+    try:
+        save_structure(path / STRUCTURE_FILE, structure)
+        kept = keep_models(plan, path)
+        write_topology(path, structure)
+        write_atomically(path / METHODS_FILE, methods_text(kept, structure, versions()).encode())
+        write_json(path / RUN_FILE, run_record(kept, structure.topology.getNumAtoms()))
+    except (OSError, RunDirectoryError) as error:
+        raise RunDirectoryError(
+            f"{path}: the run cannot be prepared ({error.__cause__ or error}); free some space or "
+            "fix the permissions, delete that directory and start again"
+        ) from error
     return kept
 
 

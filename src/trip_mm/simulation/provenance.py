@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,9 @@ from typing import Any
 
 from trip_mm import __version__
 from trip_mm.errors import RunDirectoryError
+from trip_mm.files import make_directory, write_atomically
 from trip_mm.simulation.plan import ModelRecord, RunPlan
+from trip_mm.simulation.run_directory import MODEL_DIRECTORY
 from trip_mm.simulation.schema import PotentialConfig, ResolvedStage
 
 _PACKAGES = (
@@ -28,7 +29,6 @@ _PACKAGES = (
     "pdbfixer",
 )
 RUN_FORMAT_VERSION = 1
-_MODEL_DIRECTORY = "models"
 
 
 def versions() -> dict[str, str]:
@@ -83,6 +83,10 @@ def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
 
     Returns:
         The plan with potentials that name the copies, so that the run directory is complete.
+
+    Raises:
+        RunDirectoryError: a copy cannot be written.
+        OSError: a model file cannot be read any more.
     """
     renamed: dict[str, PotentialConfig] = {}
     records: dict[str, ModelRecord] = {}
@@ -96,9 +100,9 @@ def keep_models(plan: RunPlan, run_path: Path) -> RunPlan:
             records[str(potential)] = record
             continue
         source = Path(potential.name)
-        file = f"{_MODEL_DIRECTORY}/{source.stem}-{record.sha256[:8]}{source.suffix}"
-        (run_path / _MODEL_DIRECTORY).mkdir(exist_ok=True)
-        shutil.copyfile(source, run_path / file)
+        file = f"{MODEL_DIRECTORY}/{source.stem}-{record.sha256[:8]}{source.suffix}"
+        make_directory(run_path / MODEL_DIRECTORY)
+        write_atomically(run_path / file, source.read_bytes())
         copied = potential.model_copy(update={"name": file})
         renamed[str(potential)] = copied
         records[str(copied)] = replace(record, file=file)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trip_mm.errors import RunDirectoryError
-from trip_mm.files import make_directory
+from trip_mm.files import is_partial, make_directory
 from trip_mm.locking import occupants
 
 RUN_FILE = "run.json"
@@ -26,6 +26,7 @@ METHODS_FILE = "methods.md"
 STRUCTURE_FILE = "structure.json"
 SUMMARY_FILE = "summary.json"
 MODEL_FILE = "model.safetensors"
+MODEL_DIRECTORY = "models"
 
 STATE_FILE = "state.xml"
 CHECKPOINT_FILE = "checkpoint"
@@ -36,6 +37,8 @@ COMMITTEE_FILE = "committee.csv"
 DONE_FILE = "done.json"
 CRASH_DIRECTORY = "crash"
 UNCERTAIN_DIRECTORY = "uncertain"
+
+_PREPARED = {STRUCTURE_FILE, MODEL_DIRECTORY, "topology.pdb", "topology.cif", METHODS_FILE}
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,12 @@ class RunDirectory:
             RunDirectoryError: the directory holds something already, or cannot be made. The lock
                 of a run that was refused before it began does not count.
         """
-        if occupants(path):
+        found = occupants(path)
+        if found:
+            if _is_half_prepared(found):
+                raise RunDirectoryError(
+                    f"{path}: the preparation of a run was interrupted; delete it and start again"
+                )
             if not (path / RUN_FILE).exists():
                 raise RunDirectoryError(
                     f"{path}: is not empty and is no run directory; choose another one with --out"
@@ -159,6 +167,14 @@ class RunDirectory:
     def finished(self) -> bool:
         """Whether every stage and the final analysis are done."""
         return (self.path / SUMMARY_FILE).exists()
+
+
+def _is_half_prepared(names: list[str]) -> bool:
+    """Whether a directory holds what a run is prepared with, the structure first, and no more."""
+    whole = {name for name in names if not is_partial(name)}
+    if not whole:
+        return all(STRUCTURE_FILE in name for name in names)
+    return STRUCTURE_FILE in whole and whole <= _PREPARED
 
 
 def stage_directory_name(index: int, name: str) -> str:
