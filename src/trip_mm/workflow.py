@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trip_mm.errors import ConfigError
 from trip_mm.files import read_json
 from trip_mm.locking import locked
 from trip_mm.simulation.building import BuiltStructure, build_structure
@@ -14,7 +15,7 @@ from trip_mm.simulation.continuation import record_continuation
 from trip_mm.simulation.execution import execute, prepare
 from trip_mm.simulation.extension import lengthen
 from trip_mm.simulation.plan import RunOptions, RunPlan, load_configs, make_plan, resolve_backend_of
-from trip_mm.simulation.platforms import moved_platform
+from trip_mm.simulation.platforms import PlatformChoice, moved_platform, precision_problem
 from trip_mm.simulation.precision_checks import with_precision_checks
 from trip_mm.simulation.progress import ProgressListener, logging_progress
 from trip_mm.simulation.provenance import check_models
@@ -113,7 +114,7 @@ def resume(
     with locked(directory.path):
         plan = RunPlan.from_dict(read_json(directory.path / RUN_FILE))
         recorded = plan
-        chosen = replace(plan, platform=moved_platform(plan.platform, platform, threads))
+        chosen = replace(plan, platform=_platform_to_resume_on(plan, platform, threads))
         if backend is not None:
             chosen = replace(chosen, backend=resolve_backend_of(plan, backend))
         check_models(plan, directory.path)
@@ -126,6 +127,17 @@ def resume(
         record_continuation(directory, recorded, chosen, structure)
         execute(directory, chosen, structure, listener, analyze_torsions)
     return directory.path
+
+
+def _platform_to_resume_on(
+    plan: RunPlan, platform: str | None, threads: int | None
+) -> PlatformChoice:
+    """Returns the platform that a run goes on with; another one must have the run's precision."""
+    moved = moved_platform(plan.platform, platform, threads)
+    problem = precision_problem(moved, plan.uses_networks())
+    if moved.name != plan.platform.name and moved.precision == "double" and problem is not None:
+        raise ConfigError(f"--platform {moved.name}: the run has double precision; {problem}")
+    return moved
 
 
 def _nothing_to_resume(directory: RunDirectory, listener: ProgressListener) -> Path:

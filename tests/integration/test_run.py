@@ -294,6 +294,11 @@ def test_a_changed_model_is_noticed(folder: Path, calm_model: Path) -> None:
         (["peptide.yaml", "--potential", "trip:nosuch"], "nosuch: neither a registered model"),
         (["peptide.yaml", "--platform", "Cray"], "'Cray' is not installed"),
         (["peptide.yaml", "--precision", "half"], "'half' is not one of"),
+        (
+            ["peptide.yaml", "--platform", "CPU", "--precision", "mixed"],
+            "has single precision only",
+        ),
+        (["water.yaml", "--platform", "CPU", "--precision", "double"], "use --platform Reference"),
         (["peptide.yaml", "--threads", "0"], "at least 1"),
         (["peptide.yaml", "--set", "defaults.hydrogen_mass=4 u"], "hydrogen_mass: 4 u leaves only"),
         (["peptide.yaml", "--set", "stages.9.duration=2 ps"], "there are"),
@@ -317,9 +322,11 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(folder)
     arguments = ["run", "peptide.yaml", "--protocol", "short.yaml", "--dry-run"]
+    arguments += ["--platform", "Reference"]
     result = CliRunner().invoke(app, [*arguments, "--set", 'stages.heat.duration="2 ps"'])
     assert result.exit_code == 0, result.output
     assert "33 atoms, no periodic box" in result.output
+    assert "Reference platform in double precision, " in " ".join(result.output.split())
     assert "2000" in result.output
     assert "estimated time" in result.output
     assert not (folder / "runs").exists()

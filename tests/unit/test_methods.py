@@ -73,7 +73,7 @@ def test_only_what_holds_is_said_of_the_numerics() -> None:
     assert "particle mesh Ewald" not in text
     ethanol = {"structure": {"smiles": "CCO"}, "potential": {"trip": "trip-gfn2-s"}}
     text = _text(ethanol, "CPU")
-    assert "All stages ran on OpenMM's CPU platform (network: float32)." in text
+    assert "All stages ran on OpenMM's CPU platform (TrIP network: float32)." in text
     assert "MDAnalysis" not in text
     boxed = {"solvent": {"edge": "12 A"}, "potential": "amber14"}
     assert "particle mesh Ewald method" in _text(boxed, "CPU")

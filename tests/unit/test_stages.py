@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,12 @@ from trip_mm.simulation.checks import check_velocities
 from trip_mm.simulation.execution import prepare
 from trip_mm.simulation.overrides import split_overrides
 from trip_mm.simulation.plan import ModelRecord, RunPlan, parse_potential
-from trip_mm.simulation.platforms import PlatformChoice, choose_platform
+from trip_mm.simulation.platforms import (
+    PlatformChoice,
+    Precision,
+    choose_platform,
+    precision_problem,
+)
 from trip_mm.simulation.potentials import (
     SystemOptions,
     amber14_cutoff,
@@ -220,6 +226,7 @@ def test_potentials_are_named_in_several_ways() -> None:
 def test_platforms_are_found_in_any_case_and_errors_name_what_there_is() -> None:
     assert choose_platform("reference", None, 1) == PlatformChoice("Reference", "single", 1)
     assert choose_platform("cpu", "double", 2).dtype == "float64"
+    assert choose_platform("cpu", "double", 2).precision_asked
     with pytest.raises(BackendError, match=r"use one of .*Reference"):
         choose_platform("Cray")
     with pytest.raises(ConfigError, match="half"):
@@ -247,6 +254,42 @@ def test_a_run_keeps_its_precision_where_it_continues(
         (tmp_path / "run.json").write_text(json.dumps(written))
         workflow.resume(tmp_path, platform=platform)
         assert continued.pop() == after
+
+
+@pytest.mark.parametrize(
+    ("platform", "precision", "networks", "advice"),
+    [
+        ("CPU", "double", False, "single precision only.*use --platform Reference"),
+        ("CPU", "mixed", True, "single precision only; leave it out"),
+        ("Reference", "single", False, "double precision only.*use --platform CPU"),
+        ("Reference", "mixed", False, "double precision only; leave it out"),
+        ("CPU", "double", True, None),
+        ("CPU", "single", False, None),
+        ("Reference", "single", True, None),
+        ("Reference", "double", False, None),
+        ("CUDA", "mixed", False, None),
+        ("OpenCL", "double", False, None),
+    ],
+)
+def test_a_precision_that_a_platform_has_no_use_for_is_a_problem(
+    platform: str, precision: Precision, networks: bool, advice: str | None
+) -> None:
+    problem = precision_problem(PlatformChoice(platform, precision, 1), networks)
+    if advice is None:
+        assert problem is None
+    else:
+        assert problem is not None
+        assert re.search(advice, problem)
+
+
+def test_a_run_in_double_precision_does_not_go_on_in_single(
+    tmp_path: Path, ethanol: BuiltStructure
+) -> None:
+    save_structure(tmp_path / "structure.json", ethanol)
+    written = replace(plan(stage()), platform=PlatformChoice("Reference", "double", 1, True))
+    (tmp_path / "run.json").write_text(json.dumps({**written.to_dict(), "versions": {}}))
+    with pytest.raises(ConfigError, match="--platform CPU: the run has double precision"):
+        workflow.resume(tmp_path, platform="CPU")
 
 
 def test_a_run_from_a_machine_with_another_platform_says_how_to_go_on(

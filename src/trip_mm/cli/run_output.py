@@ -35,8 +35,9 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
     estimates = estimate(plan, structure)
     n_atoms = structure.topology.getNumAtoms()
     console.print(
-        f"{plan.name}: {n_atoms} atoms, {_box(structure)}, {plan.platform.name} platform, "
-        f"{plan.platform.precision} precision, {plan.platform.threads} threads, seed {plan.seed}",
+        f"{plan.name}: {n_atoms} atoms, {_box(structure)}, "
+        f"{plan.platform.describe(plan.uses_trip())}, {plan.platform.threads} threads, "
+        f"seed {plan.seed}",
         markup=False,
     )
     columns = ("stage", "potential", "steps", "timestep", "temperature", "frames", "time")

@@ -2,13 +2,13 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from trip_mm.files import read_json, write_atomically, write_json
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.checkpoints import read_checkpoint
 from trip_mm.simulation.methods import methods_text
 from trip_mm.simulation.plan import RunPlan
+from trip_mm.simulation.platforms import PlatformChoice
 from trip_mm.simulation.provenance import versions
 from trip_mm.simulation.run_directory import METHODS_FILE, RUN_FILE, RunDirectory
 
@@ -26,15 +26,18 @@ def record_continuation(
     """
     record = read_json(directory.path / RUN_FILE)
     earlier = list(record.get("continuations", []))
-    before = earlier[-1] if earlier else _place(plan)
-    now = _place(chosen)
-    if all(before[key] == value for key, value in now.items()):
+    if earlier:
+        platform, backend = PlatformChoice(**earlier[-1]["platform"]), earlier[-1]["backend"]
+    else:
+        platform, backend = plan.platform, plan.backend
+    if (platform, backend) == (chosen.platform, chosen.backend):
         return
     stage, step = _position(directory, plan)
     continuation = {
         "stage": stage,
         "step": step,
-        **now,
+        "platform": asdict(chosen.platform),
+        "backend": chosen.backend,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
@@ -42,10 +45,6 @@ def record_continuation(
     methods = methods_text(plan, structure, record["versions"], continuations)
     write_atomically(directory.path / METHODS_FILE, methods.encode())
     write_json(directory.path / RUN_FILE, {**record, "continuations": continuations})
-
-
-def _place(plan: RunPlan) -> dict[str, Any]:
-    return {"platform": asdict(plan.platform), "backend": plan.backend}
 
 
 def _position(directory: RunDirectory, plan: RunPlan) -> tuple[str, int]:

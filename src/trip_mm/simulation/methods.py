@@ -263,15 +263,15 @@ def _control(stage: ResolvedStage) -> str:
 def _numerics_paragraph(
     plan: RunPlan, structure: BuiltStructure, continuations: Sequence[dict[str, Any]]
 ) -> str:
-    text = f"All stages ran on {_platform(plan, plan.platform)}."
-    if continuations:
-        text = f"The run began on {_platform(plan, plan.platform)}."
+    trip_acts = plan.uses_trip()
+    begun = f"OpenMM's {plan.platform.describe(trip_acts)}"
+    text = f"The run began on {begun}." if continuations else f"All stages ran on {begun}."
     for item in continuations:
         platform = PlatformChoice(**item["platform"])
         backend = f", force backend {item['backend']}" if plan.uses_networks() else ""
         text += (
             f" From step {item['step']} of {item['stage']} on it ran on "
-            f"{_platform(plan, platform)} with {platform.threads} threads{backend}."
+            f"OpenMM's {platform.describe(trip_acts)} with {platform.threads} threads{backend}."
         )
     text += f" Every random number derives from the seed {plan.seed}."
     if _has_backbone_torsions(structure):
@@ -280,16 +280,6 @@ def _numerics_paragraph(
             "dynamics stage."
         )
     return text
-
-
-def _platform(plan: RunPlan, platform: PlatformChoice) -> str:
-    """Names a platform and the precision that it has or that was chosen; CPU has none to choose."""
-    text = f"OpenMM's {platform.name} platform"
-    if platform.on_gpu:
-        text += f" in {platform.precision} precision"
-    elif platform.name == "Reference":
-        text += " in double precision"
-    return text + (f" (network: {platform.dtype})" if plan.uses_networks() else "")
 
 
 def _has_backbone_torsions(structure: BuiltStructure) -> bool:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from trip_mm.errors import ConfigError, RunDirectoryError
 from trip_mm.simulation.committee_config import COMMITTEE_SUFFIX
 from trip_mm.simulation.overrides import split_overrides
-from trip_mm.simulation.platforms import PlatformChoice, choose_platform
+from trip_mm.simulation.platforms import PlatformChoice, choose_platform, precision_problem
 from trip_mm.simulation.schema import (
     PotentialConfig,
     ProtocolConfig,
@@ -130,6 +130,10 @@ class RunPlan:
         """Whether a machine-learned potential acts, or is compared, in some stage."""
         return any(not potential.is_classical for potential in self.potentials_and_committees())
 
+    def uses_trip(self) -> bool:
+        """Whether a TrIP potential acts, or is compared, in some stage."""
+        return any(potential.kind == "trip" for potential in self.potentials_and_committees())
+
     def draws_velocities(self, index: int) -> bool:
         """Whether a stage starts with new velocities.
 
@@ -233,7 +237,7 @@ def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOption
     """Resolves settings to a plan; touches no disk but the models'.
 
     Raises:
-        ConfigError: a stage does not fit the potential.
+        ConfigError: a stage does not fit the potential, or the precision not the platform.
         BackendError: platform or force backend do not work here.
         CheckpointError: a model cannot be read.
     """
@@ -255,6 +259,9 @@ def make_plan(system: SystemConfig, protocol: ProtocolConfig, options: RunOption
             f"--precision double contradicts {plan.reduced_potentials()[0]}, whose network has "
             "less than single precision; leave one of them out"
         )
+    useless = precision_problem(platform, plan.uses_networks())
+    if platform.precision_asked and useless is not None:
+        raise ConfigError(f"--precision {platform.precision}: {useless}")
     for index in range(len(plan.stages)):
         _refuse_reduced_split(plan, index)
     used = [p for p in plan.potentials_and_committees() if p.kind == "trip"]

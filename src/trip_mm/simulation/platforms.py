@@ -1,7 +1,7 @@
 """Which OpenMM platform a run uses, with how many threads and at which precision."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from trip_mm.backends.openmm_platforms import platform_problem, platforms_by_speed
@@ -19,14 +19,16 @@ class PlatformChoice:
 
     Attributes:
         name: OpenMM's name of the platform.
-        precision: arithmetic of integrator and classical forces; `double` also makes the network
-            compute in float64.
+        precision: on GPUs the arithmetic of integrator and classical forces; everywhere `double`
+            makes the network compute in float64.
         threads: CPU threads of OpenMM and of torch.
+        precision_asked: whether the precision was asked for, and is not the platform's usual one.
     """
 
     name: str
     precision: Precision
     threads: int
+    precision_asked: bool = False
 
     def properties(self, classical: bool) -> dict[str, str]:
         """Returns the properties of a Context.
@@ -51,6 +53,19 @@ class PlatformChoice:
     def dtype(self) -> str:
         """Name of the floating-point type of the network."""
         return "float64" if self.precision == "double" else "float32"
+
+    def describe(self, trip_acts: bool) -> str:
+        """Names the platform with the precision that it has; the CPU platform has none to choose.
+
+        Args:
+            trip_acts: whether a TrIP network computes too.
+        """
+        text = f"{self.name} platform"
+        if self.on_gpu:
+            text += f" in {self.precision} precision"
+        elif self.name == "Reference":
+            text += " in double precision"
+        return text + (f" (TrIP network: {self.dtype})" if trip_acts else "")
 
 
 def choose_platform(
@@ -93,6 +108,27 @@ def choose_platform(
         name=chosen,
         precision=next((p for p in PRECISIONS if p == precision), default),
         threads=threads or usable_cpus(),
+        precision_asked=precision is not None,
+    )
+
+
+def precision_problem(choice: PlatformChoice, networks: bool) -> str | None:
+    """Says why a platform has no use for a precision that was asked for, None if it has one.
+
+    Args:
+        choice: platform and precision.
+        networks: whether a network computes too, whose precision it is.
+    """
+    if choice.on_gpu:
+        return None
+    own, other = ("double", "CPU") if choice.name == "Reference" else ("single", "Reference")
+    if choice.precision == "mixed":
+        return f"OpenMM's {choice.name} platform has {own} precision only; leave it out"
+    if networks or choice.precision == own:
+        return None
+    return (
+        f"OpenMM's {choice.name} platform has {own} precision only, and no network computes in "
+        f"this run; use --platform {other}, or leave it out"
     )
 
 
@@ -116,11 +152,12 @@ def moved_platform(choice: PlatformChoice, name: str | None, threads: int | None
     precision = choice.precision if same or choice.precision == "double" else None
     threads = choice.threads if threads is None else threads
     try:
-        return choose_platform(name or choice.name, precision, threads)
+        moved = choose_platform(name or choice.name, precision, threads)
     except BackendError as error:
         if name is not None:
             raise
         raise BackendError(f"run.json: {error}; name another with --platform") from error
+    return replace(moved, precision_asked=choice.precision_asked)
 
 
 def apply_threads(choice: PlatformChoice) -> None:
