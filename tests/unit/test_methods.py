@@ -55,10 +55,15 @@ def test_peptides_of_several_chains_are_told_apart(tmp_path: Path) -> None:
     assert "the solute GLY-ALA and GLY-ALA (" in text
 
 
-def _text(system: dict[str, object], platform: str, *stages: dict[str, object]) -> str:
+def _text(
+    system: dict[str, object],
+    platform: str,
+    *stages: dict[str, object],
+    precision: str | None = None,
+) -> str:
     parsed = parse_system(system, "x.yaml")
     protocol = parse_protocol({"stages": list(stages or ({"kind": "minimize"},))}, "p.yaml")
-    plan = make_plan(parsed, protocol, RunOptions(platform=platform))
+    plan = make_plan(parsed, protocol, RunOptions(platform=platform, precision=precision))
     return methods_text(plan, build_structure(parsed, seed=1), {})
 
 
@@ -77,6 +82,19 @@ def test_only_what_holds_is_said_of_the_numerics() -> None:
     assert "MDAnalysis" not in text
     boxed = {"solvent": {"edge": "12 A"}, "potential": "amber14"}
     assert "particle mesh Ewald method" in _text(boxed, "CPU")
+
+
+def test_the_precision_of_a_network_is_named_where_it_is_known() -> None:
+    ethanol = {"structure": {"smiles": "CCO"}, "potential": {"openmm-ml": "mace-off23-small"}}
+    text = _text(ethanol, "CPU")
+    assert "All stages ran on OpenMM's CPU platform." in text
+    assert "float" not in text
+    assert "openmm-ml. No constraints." in text
+    text = _text(ethanol, "CPU", precision="double")
+    assert "mace-off23-small of openmm-ml, in double precision. No constraints." in text
+    assert "All stages ran on OpenMM's CPU platform." in text
+    trip = {**ethanol, "potential": {"trip": "trip-gfn2-s"}}
+    assert "CPU platform (TrIP network: float64)." in _text(trip, "CPU", precision="double")
 
 
 def test_rigid_water_keeps_its_masses_in_words_too() -> None:

@@ -443,6 +443,36 @@ def test_openmm_ml_names_an_unknown_model(ethanol: BuiltStructure) -> None:
         )
 
 
+def test_models_of_openmm_ml_are_told_the_precision(
+    ethanol: BuiltStructure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that have a choice; what others overlook is refused, or is their own."""
+    mlpotential = pytest.importorskip("openmmml.mlpotential")
+    told: list[object] = []
+
+    class Choosing(mlpotential.MLPotentialImpl):  # type: ignore[misc, name-defined]
+        def addForces(self, topology, system, atoms, forceGroup, precision=None, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            told.append(precision)
+
+    class Overlooking(mlpotential.MLPotentialImpl):  # type: ignore[misc, name-defined]
+        def addForces(self, topology, system, atoms, forceGroup, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            assert "precision" not in args
+
+    factories = mlpotential.MLPotential._implFactories
+    for name, impl in (("choosing", Choosing), ("overlooking", Overlooking)):
+        factory = SimpleNamespace(createImpl=lambda name, impl=impl: impl())
+        monkeypatch.setitem(factories, name, factory)
+    one = PotentialConfig.model_validate("openmm-ml:choosing")
+    other = PotentialConfig.model_validate("openmm-ml:overlooking")
+    for precision in ("single", "mixed", "double"):
+        create_system(ethanol, one, SystemOptions(precision=precision, precision_asked=True))
+    create_system(ethanol, one, SystemOptions())
+    assert told == ["single", "single", "double", None]
+    create_system(ethanol, other, SystemOptions(precision="single", precision_asked=True))
+    with pytest.raises(ConfigError, match=r"openmm-ml:overlooking: .* no choice of precision"):
+        create_system(ethanol, other, SystemOptions(precision="double", precision_asked=True))
+
+
 def test_amber14_cutoff_leaves_room_in_small_boxes() -> None:
     assert amber14_cutoff(None) is None
     assert amber14_cutoff(np.eye(3) * 5.0) == 0.9

@@ -155,7 +155,9 @@ def _potential_paragraph(plan: RunPlan, potential: str, structure: BuiltStructur
             f"evaluated through OpenMM's {plan.backend} force backend. No constraints."
             + _precision_sentences(plan, potential)
         )
-    return f"**openmm-ml.** The machine-learned potential {name} of openmm-ml. No constraints."
+    double = plan.platform.precision_asked and plan.platform.precision == "double"
+    text = f"**openmm-ml.** The machine-learned potential {name} of openmm-ml"
+    return text + (", in double precision. No constraints." if double else ". No constraints.")
 
 
 def _multiple_timesteps_paragraphs(plan: RunPlan) -> list[str]:

@@ -4,6 +4,7 @@ The same structure and protocol run on each. Machine-learned systems have no con
 constrains bonds to hydrogen and keeps water rigid.
 """
 
+import inspect
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -37,6 +38,7 @@ class SystemOptions:
     Attributes:
         backend: force backend of TrIP: `auto`, `torch`, `python` or `pythontorch`.
         precision: `single`, `mixed` or `double`; `double` makes the network compute in float64.
+        precision_asked: whether models of openmm-ml are told it; else they have their own.
         precision_check: what lets a potential of reduced precision compute; None without one.
         constraints: `h-bonds` (bonds to hydrogen and water rigid) or `none`; for Amber14.
         hydrogen_mass_u: mass of hydrogen after repartitioning; None keeps the real masses.
@@ -46,6 +48,7 @@ class SystemOptions:
 
     backend: str = "auto"
     precision: str = "single"
+    precision_asked: bool = False
     precision_check: PrecisionCheck | None = None
     constraints: str = "none"
     hydrogen_mass_u: float | None = None
@@ -70,8 +73,8 @@ def create_system(
         BackendError: the force backend does not work here.
         CheckpointError: the TrIP model cannot be loaded.
         CellTooSmallError: the box is too small for the cutoff.
-        ConfigError: an unknown model, masses that cannot be repartitioned, or a reduced precision
-            without its check.
+        ConfigError: an unknown model, one of openmm-ml that cannot be had in double precision,
+            masses that cannot be repartitioned, or a reduced precision without its check.
         PrecisionError: the check did not pass.
     """
     if potential.kind == "amber14":
@@ -203,6 +206,8 @@ def _openmm_ml_system(
         told: dict[str, Any] = {"charge": structure.net_charge} if structure.net_charge else {}
         if options.total_energies and name.startswith("mace"):
             told["returnEnergyType"] = "energy"
+        if options.precision_asked:
+            told.update(_told_precision(potential, name, options.precision))
         system = potential.createSystem(structure.topology, **told)
     except ImportError as error:
         raise MissingDependencyError(
@@ -220,6 +225,26 @@ def _openmm_ml_system(
         ) from error
     register_molecules(system, structure.topology)
     return system
+
+
+def _told_precision(potential: Any, name: str, precision: str) -> dict[str, str]:
+    """What a model of openmm-ml is told of a precision that was asked for.
+
+    openmm-ml hands options through to every model, and those that do not know one overlook it.
+
+    Raises:
+        ConfigError: double precision of a model without that option.
+    """
+    implementation = getattr(potential, "_impl", None)
+    add_forces = getattr(implementation, "addForces", None)
+    if add_forces is not None and "precision" in inspect.signature(add_forces).parameters:
+        return {"precision": "double" if precision == "double" else "single"}
+    if precision == "double":
+        raise ConfigError(
+            f"openmm-ml:{name}: the installed openmm-ml has no choice of precision for this model; "
+            "leave --precision double out, or use another potential"
+        )
+    return {}
 
 
 def repartition_hydrogen_mass(

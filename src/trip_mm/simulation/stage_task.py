@@ -90,6 +90,7 @@ def build_simulation(task: StageTask, start_step: int = 0) -> app.Simulation:
     options = SystemOptions(
         backend=task.backend,
         precision=task.platform.precision,
+        precision_asked=task.platform.precision_asked,
         precision_check=task.precision_check,
         constraints=stage.constraints,
         hydrogen_mass_u=stage.hydrogen_mass_u,
