@@ -10,7 +10,12 @@ from trip_mm.files import read_json
 from trip_mm.locking import locked
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.catalog import DEFAULT_PROTOCOL, find_config
-from trip_mm.simulation.checks import check_stages, check_structure, check_velocities
+from trip_mm.simulation.checks import (
+    check_openmm_ml,
+    check_stages,
+    check_structure,
+    check_velocities,
+)
 from trip_mm.simulation.continuation import record_continuation
 from trip_mm.simulation.execution import execute, prepare
 from trip_mm.simulation.extension import lengthen
@@ -178,6 +183,7 @@ def _check(structure: BuiltStructure, plan: RunPlan) -> None:
         else:
             check_structure(structure, potential.kind, None, None)
     check_stages(structure, plan.stages)
+    check_openmm_ml(structure, plan)
 
 
 def start(prepared: PreparedRun, out_dir: str | Path | None, progress: ProgressListener) -> Path:

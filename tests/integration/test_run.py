@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,38 @@ def test_a_changed_model_is_noticed(folder: Path, calm_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("failure", "options", "message"),
+    [
+        (ImportError("No module named 'weights'"), (), "needs a package that is not installed"),
+        (OSError("no route to host"), (), "its model file cannot be had"),
+        (None, ("--precision", "double"), "has no choice of precision"),
+    ],
+)
+def test_a_model_of_openmm_ml_is_tried_before_the_stages_on_amber14(
+    failure: Exception | None,
+    options: tuple[str, ...],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mlpotential = pytest.importorskip("openmmml.mlpotential")
+
+    class Impl(mlpotential.MLPotentialImpl):  # type: ignore[misc, name-defined]
+        def addForces(self, topology, system, atoms, forceGroup, **args):  # type: ignore[no-untyped-def]  # noqa: N802
+            if failure is not None:
+                raise failure
+
+    factory = SimpleNamespace(createImpl=lambda name: Impl())
+    monkeypatch.setitem(mlpotential.MLPotential._implFactories, "tried", factory)
+    monkeypatch.chdir(folder)
+    arguments = ["run", "water.yaml", "--protocol", "ml.yaml", "--potential", "openmm-ml:tried"]
+    result = CliRunner().invoke(app, [*arguments, "--out", "out", "--platform", "CPU", *options])
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["missing.yaml"], "missing.yaml: no such file"),
@@ -292,6 +325,7 @@ def test_a_changed_model_is_noticed(folder: Path, calm_model: Path) -> None:
         (["peptide.yaml", "--protocol", "nosuch"], "neither a file nor one of the protocols"),
         (["peptide.yaml", "--potential", "charmm"], "charmm"),
         (["peptide.yaml", "--potential", "trip:nosuch"], "nosuch: neither a registered model"),
+        (["water.yaml", "--potential", "openmm-ml:ani2xx"], "no model of this name"),
         (["peptide.yaml", "--platform", "Cray"], "'Cray' is not installed"),
         (["peptide.yaml", "--precision", "half"], "'half' is not one of"),
         (

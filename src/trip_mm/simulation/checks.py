@@ -16,7 +16,11 @@ from trip_mm.errors import (
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.contacts import cell_heights, close_pairs
 from trip_mm.simulation.plan import RunPlan
-from trip_mm.simulation.potentials import repartition_hydrogen_mass
+from trip_mm.simulation.potentials import (
+    SystemOptions,
+    create_system,
+    repartition_hydrogen_mass,
+)
 from trip_mm.simulation.solute import (
     AMINO_ACID_NAMES,
     CAP_NAMES,
@@ -108,6 +112,24 @@ def check_stages(structure: BuiltStructure, stages: Sequence[ResolvedStage]) -> 
             )
         if stage.hydrogen_mass_u is not None:
             _check_hydrogen_mass(structure.topology, stage)
+
+
+def check_openmm_ml(structure: BuiltStructure, plan: RunPlan) -> None:
+    """Builds the System of every model of openmm-ml once, as its stage will.
+
+    Only that shows whether the installed openmm-ml has the model, its package and its weights.
+
+    Raises:
+        ConfigError: an unknown model, or one that cannot be had in the precision asked for.
+        MissingDependencyError: its package is not installed.
+        BackendError: its file cannot be had.
+    """
+    options = SystemOptions(
+        precision=plan.platform.precision, precision_asked=plan.platform.precision_asked
+    )
+    for potential in plan.potentials():
+        if potential.kind == "openmm-ml":
+            create_system(structure, potential, options)
 
 
 def _check_hydrogen_mass(topology: app.Topology, stage: ResolvedStage) -> None:
