@@ -22,9 +22,10 @@ from trip_mm.simulation.committee_reporter import (
     Disagreement,
     describe_disagreement,
 )
+from trip_mm.simulation.contacts import minimum_image
 from trip_mm.simulation.crash import is_not_finite
 from trip_mm.simulation.execution import _dynamics_record
-from trip_mm.simulation.monitor import RUNAWAY_CHECKS, BondWatch, StabilityMonitor, minimum_image
+from trip_mm.simulation.monitor import RUNAWAY_CHECKS, BondWatch, StabilityMonitor
 from trip_mm.simulation.reporters import (
     MONITOR_COLUMNS,
     MonitorReporter,

@@ -1,4 +1,4 @@
-"""Close contacts between points in an open or periodic cell, in nm."""
+"""Distances between points in an open or periodic cell: nearest images, close contacts, in nm."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,22 @@ def wrap(positions: FloatArray, box_vectors: FloatArray) -> FloatArray:
     fractions = positions @ np.linalg.inv(box_vectors)
     wrapped: FloatArray = (fractions - np.floor(fractions)) @ box_vectors
     return wrapped
+
+
+def minimum_image(vectors: FloatArray, box_vectors: FloatArray | None) -> FloatArray:
+    """Returns each vector's nearest periodic image, `[n, 3]`, for a reduced triclinic box.
+
+    Args:
+        vectors: displacements, `[n, 3]`, in the unit of `box_vectors`.
+        box_vectors: lattice vectors as rows in OpenMM's reduced form, `[3, 3]`, or None.
+    """
+    if box_vectors is None:
+        return vectors
+    nearest = vectors.copy()
+    for row in (2, 1, 0):
+        shift = np.round(nearest[:, row] / box_vectors[row, row])
+        nearest -= shift[:, None] * box_vectors[row]
+    return nearest
 
 
 def images_near_cell(

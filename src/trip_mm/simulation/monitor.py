@@ -15,6 +15,7 @@ from openmm import app, unit
 
 from trip_mm.errors import UnstableSimulationError
 from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.contacts import minimum_image
 from trip_mm.simulation.solute import atom_label
 from trip_mm.units import BOLTZMANN_CONSTANT, EV_TO_KJ_PER_MOL, NM_TO_ANGSTROM
 
@@ -30,22 +31,6 @@ RUNAWAY_CHECKS = 3
 
 _HYDROGEN = 1
 _PROTON_ACCEPTORS = (7, 8)
-
-
-def minimum_image(vectors: FloatArray, box_vectors: FloatArray | None) -> FloatArray:
-    """Returns each vector's nearest periodic image, `[n, 3]`, for a reduced triclinic box.
-
-    Args:
-        vectors: displacements, `[n, 3]`, in the unit of `box_vectors`.
-        box_vectors: lattice vectors as rows in OpenMM's reduced form, `[3, 3]`, or None.
-    """
-    if box_vectors is None:
-        return vectors
-    nearest = vectors.copy()
-    for row in (2, 1, 0):
-        shift = np.round(nearest[:, row] / box_vectors[row, row])
-        nearest -= shift[:, None] * box_vectors[row]
-    return nearest
 
 
 @dataclass(frozen=True)
