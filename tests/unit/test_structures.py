@@ -1,11 +1,11 @@
-"""Solutes from PDB files: names that are understood, bonds that must be there."""
+"""Solutes from PDB files: names that are understood, bonds that must be there, boxes."""
 
 import numpy as np
 import openmm
 import pytest
-from openmm import app
+from openmm import app, unit
 
-from trip_mm.errors import UnsupportedSystemError
+from trip_mm.errors import CellTooSmallError, UnsupportedSystemError
 from trip_mm.simulation.building import build_structure
 from trip_mm.simulation.checks import check_structure
 from trip_mm.simulation.schema import parse_system
@@ -31,9 +31,11 @@ def water(names, number=9, shift=(0.0, 0.0, 0.0)):
 def load(tmp_path):
     """Builds what the records of a PDB file say."""
 
-    def build(records, ph=7.0):
+    def build(records, ph=7.0, solvent=None):
         (tmp_path / "t.pdb").write_text("\n".join([*records, "END"]) + "\n")
         settings = {"structure": {"file": "t.pdb"}, "potential": "amber14", "ph": ph}
+        if solvent is not None:
+            settings["solvent"] = solvent
         return build_structure(parse_system(settings, str(tmp_path / "x.yaml")), 1)
 
     return build
@@ -175,3 +177,62 @@ def test_hydrogens_of_renamed_protonation_states(load, sequence, missing, ph, hy
     known = {"H": ("HD", "HE"), "K": ("HZ",), "C": ("HG",)}[sequence]
     assert sorted(a.name for a in residue.atoms() if a.name.startswith(known)) == hydrogens
     assert built.net_charge == charge
+
+
+def crystal(edges, group="P 1"):
+    """A CRYST1 record of a rectangular cell, edges in A."""
+    lengths = "".join(f"{edge:9.3f}" for edge in edges)
+    return f"CRYST1{lengths}  90.00  90.00  90.00 {group:<11}   1"
+
+
+GROUPS = ["P 21 21 21", "P -1", "C 1 2 1", "P 1 21 1", "R 3 :H"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_cell_that_symmetry_fills_is_refused_unless_a_solvent_replaces_it(load, group):
+    records = [crystal((20.0, 21.0, 22.0), group), *peptide()]
+    with pytest.raises(UnsupportedSystemError, match="space group") as raised:
+        load(records)
+    assert f"space group {group}, " in str(raised.value)
+    assert load(records, solvent={"edge": "20 A"}).box_vectors is not None
+    assert load([crystal((1.0, 1.0, 1.0), group), *records[1:]]).box_vectors is None
+
+
+@pytest.mark.parametrize("group", ["P 1", "P1", "", "p 1", "P 1 1 1"])
+def test_cell_without_symmetry_is_used(load, group):
+    built = load([crystal((20.0, 21.0, 22.0), group), *peptide()])
+    np.testing.assert_allclose(np.diag(built.box_vectors), [2.0, 2.1, 2.2])
+
+
+@pytest.mark.parametrize(
+    ("key", "group", "refused"),
+    [
+        ("_symmetry.space_group_name_H-M", "'P 21 21 21'", True),
+        ("_space_group.name_H-M_alt", "'C 1 2 1'", True),
+        ("_symmetry.space_group_name_H-M", "'P 1'", False),
+        ("_symmetry.space_group_name_H-M", "?", False),
+        ("_symmetry.entry_id", "XXXX", False),
+    ],
+)
+def test_space_group_of_mmcif(tmp_path, key, group, refused):
+    structure = {"sequence": "A", "termini": "capped"}
+    half = build_structure(parse_system({"structure": structure, "potential": "amber14"}, "x"), 1)
+    half.topology.setUnitCellDimensions((2.0, 2.1, 2.2))
+    with (tmp_path / "t.cif").open("w") as file:
+        app.PDBxFile.writeFile(half.topology, half.positions * unit.nanometer, file)
+        file.write(f"{key} {group}\n#\n")
+    settings = {"structure": {"file": "t.cif"}, "potential": "amber14"}
+    system = parse_system(settings, str(tmp_path / "x.yaml"))
+    if refused:
+        with pytest.raises(UnsupportedSystemError, match=f"space group {group[1:-1]}, "):
+            build_structure(system, 1)
+    else:
+        assert build_structure(system, 1).box_vectors is not None
+
+
+def test_only_the_place_holder_is_no_cell(load):
+    assert load([crystal((1.0, 1.0, 1.0)), *peptide()]).box_vectors is None
+    built = load([crystal((30.0, 30.0, 4.9)), *peptide()])
+    np.testing.assert_allclose(np.diag(built.box_vectors), [3.0, 3.0, 0.49])
+    with pytest.raises(CellTooSmallError, match=r"30\.00 x 30\.00 x 4\.90 A .* of the file"):
+        check_structure(built, "trip", (1, 6, 7, 8), 4.6)

@@ -77,7 +77,7 @@ def _build_solute(config: SystemConfig, seed: int) -> Solute:
     assert structure.file is not None
     if structure.file.suffix.lower() in (".sdf", ".mol"):
         return build_from_sdf(structure.file, seed)
-    return build_from_file(structure.file, config.ph, seed)
+    return build_from_file(structure.file, config.ph, seed, keeps_box=config.solvent is None)
 
 
 def _count_solute_atoms(topology: app.Topology) -> int:

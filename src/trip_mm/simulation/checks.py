@@ -208,7 +208,7 @@ def _check_box(structure: BuiltStructure, cutoff_angstrom: float) -> None:
         raise CellTooSmallError(
             f"the box is too small for the cutoff: its heights are {text} A and each must be at "
             f"least twice the cutoff of {cutoff_angstrom:g} A; enlarge solvent.edge or "
-            "solvent.padding"
+            "solvent.padding, or correct the box of the file"
         )
 
 

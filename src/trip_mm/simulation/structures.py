@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from openmm import app, unit
+from openmm import app
 from pdbfixer import PDBFixer
 
 from trip_mm.errors import UnsupportedSystemError
+from trip_mm.simulation.file_box import box_of, refuse_symmetry
 from trip_mm.simulation.solute import (
     AMINO_ACID_NAMES,
     CAP_NAMES,
@@ -37,24 +38,30 @@ _PEPTIDE_ENDS = ("N", "C")
 _FEWEST_BONDS = 3
 """Of the N and C of amino acids and caps, with hydrogens."""
 
-_SMALLEST_BOX_NM = 0.5
-"""Crystallographic records below this are place-holders (CRYST1 1 1 1), not boxes."""
-
 _logger = logging.getLogger("trip_mm")
 
 
-def build_from_file(path: Path, ph: float, seed: int) -> Solute:
+def build_from_file(path: Path, ph: float, seed: int, keeps_box: bool) -> Solute:
     """Reads a PDB or mmCIF file, adds missing heavy atoms of residues and hydrogens at a pH.
 
     Heavy atoms that had to be added are named in a warning of the log and in the result.
 
+    Args:
+        path: the file.
+        ph: decides the protonation.
+        seed: of the positions that are modelled.
+        keeps_box: whether the box of the file is that of the system; a solvent brings its own.
+
     Raises:
-        UnsupportedSystemError: unreadable, residues missing from the chain, residues that are no
-            amino acids, caps, water or ions, atoms that a residue or water does not have, or
-            ends of a peptide that lack an atom; the message names them.
+        UnsupportedSystemError: unreadable, a box that symmetry fills, residues missing from the
+            chain, residues that are no amino acids, caps, water or ions, atoms that a residue or
+            water does not have, or ends of a peptide that lack an atom; the message names them.
     """
     where = f"structure.file: {path.name}"
     fixer = _read(path, where)
+    box = box_of(fixer.topology)
+    if keeps_box and box is not None:
+        refuse_symmetry(path, where)
     _name_water_atoms(fixer.topology)
     _refuse_unknown_residues(fixer.topology, where)
     _refuse_missing_residues(fixer, where)
@@ -63,12 +70,11 @@ def build_from_file(path: Path, ph: float, seed: int) -> Solute:
     if added:
         _logger.warning("%s lacks heavy atoms, which are added: %s", where, "; ".join(added))
     fixer.addMissingAtoms(seed=seed)
-    box = _box_vectors(fixer.topology)
     _refuse_unknown_atoms(fixer.topology, where)
     built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
     _refuse_unknown_water(built.topology, where)
     _refuse_open_ends(built.topology, where)
-    return replace(built, box_vectors=box, added_atoms=added)
+    return replace(built, box_vectors=box if keeps_box else None, added_atoms=added)
 
 
 def _read(path: Path, where: str) -> PDBFixer:
@@ -236,11 +242,3 @@ def _chain_breaks(chain: app.topology.Chain, positions: FloatArray) -> list[str]
                 f"(C-N {distance / ANGSTROM_TO_NM:.1f} A)"
             )
     return breaks
-
-
-def _box_vectors(topology: app.Topology) -> FloatArray | None:
-    vectors = topology.getPeriodicBoxVectors()
-    if vectors is None:
-        return None
-    box = np.asarray(vectors.value_in_unit(unit.nanometer), dtype=np.float64)
-    return box if float(np.diag(box).min()) > _SMALLEST_BOX_NM else None
