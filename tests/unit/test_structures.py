@@ -185,6 +185,113 @@ def crystal(edges, group="P 1"):
     return f"CRYST1{lengths}  90.00  90.00  90.00 {group:<11}   1"
 
 
+def moved(records, move, chosen):
+    """The records with some atoms, named `CB 2` with their residue, moved by `move` (A)."""
+    result = []
+    for line in records:
+        here = np.array([float(line[i : i + 8]) for i in (30, 38, 46)])
+        if f"{line[12:16].strip()} {line[22:26].strip()}" in chosen:
+            here += move
+        result.append(line[:30] + "".join(f"{value:8.3f}" for value in here) + line[54:])
+    return result
+
+
+def bond_lengths(built):
+    """Of every bond, in A, without regard to the box."""
+    return np.array(
+        [
+            np.linalg.norm(built.positions[first.index] - built.positions[second.index]) * 10
+            for first, second in built.topology.bonds()
+        ]
+    )
+
+
+SIDE_CHAIN = ("CB 2", "HB1 2", "HB2 2", "HB3 2")
+NEXT = ("N", "H", "CA", "HA", "CB", "HB1", "HB2", "HB3", "C", "O")
+BACKBONE = ("C 2", "O 2", *(f"{name} 3" for name in NEXT))
+BOX = crystal((20.0, 21.0, 22.0))
+
+
+@pytest.mark.parametrize("chosen", [SIDE_CHAIN, BACKBONE], ids=["side chain", "backbone"])
+@pytest.mark.parametrize("solvent", [None, {"edge": "36 A"}], ids=["box of the file", "solvent"])
+def test_molecule_broken_across_the_box_is_made_whole(load, chosen, solvent):
+    plain = peptide()
+    wrapped = moved(plain, (20.0, -21.0, 0.0), chosen)
+    reference = load([BOX, *plain])
+    built = load([BOX, *wrapped], solvent=solvent)
+    count = built.n_solute_atoms
+    assert count == len(reference.positions)
+    shift = built.positions[0] - reference.positions[0]
+    np.testing.assert_allclose(built.positions[:count] - shift, reference.positions, atol=2e-4)
+    assert bond_lengths(built).max() < 1.6
+
+
+def test_molecules_in_a_skewed_box_are_made_whole(load):
+    cell = "CRYST1   22.000   23.000   24.000  70.00  80.00  65.00 P 1           1"
+    plain = [*peptide(), *water("O H1 H2", shift=(9.0, 0.0, 0.0))]
+    reference = load([cell, *plain])
+    box = reference.box_vectors * 10
+    wrapped = moved(plain, box[2] - box[0], SIDE_CHAIN)
+    wrapped = moved(moved(wrapped, box[1], ["H1 9"]), -box[2], ["O 9"])
+    built = load([cell, *wrapped])
+    assert bond_lengths(built).max() < 1.6
+    moves = (built.positions - reference.positions) @ np.linalg.inv(reference.box_vectors)
+    np.testing.assert_allclose(moves, np.round(moves), atol=1e-3)
+    assert len({tuple(np.round(move)) for move in moves[-3:]}) == 1
+
+
+def test_disulfide_bridge_across_the_box(load):
+    structure = {"sequence": "C", "termini": "capped"}
+    half = build_structure(parse_system({"structure": structure, "potential": "amber14"}, "x"), 1)
+    sulphur = next(a.index for a in half.topology.atoms() if a.name == "SG")
+    way = half.positions[sulphur] - half.positions.mean(axis=0)
+    turn = np.diag([1.0, 1.0, 1.0]) - 2.0 * np.outer(way, way) / (way @ way)
+    middle = half.positions[sulphur] + 0.1025 * way / np.linalg.norm(way)
+    mirrored = (half.positions - middle) @ turn + middle
+    atoms = [a for a in half.topology.atoms() if a.name != "HG"]
+    one, other = (
+        [
+            record(a.name, a.residue.name, int(a.residue.id) + n, p[a.index] * 10, a.element.symbol)
+            for a in atoms
+        ]
+        for n, p in ((0, half.positions), (10, mirrored + np.array([4.0, 0.0, 0.0])))
+    )
+    built = load([crystal((40.0, 40.0, 40.0)), *one, "TER", *other])
+    names = [{first.name, second.name} for first, second in built.topology.bonds()]
+    assert names.count({"SG"}) == 1
+    assert "HG" not in [atom.name for atom in built.topology.atoms()]
+    assert bond_lengths(built).max() == pytest.approx(2.05, abs=0.01)
+
+
+@pytest.mark.parametrize("box", [[], [BOX]], ids=["no box", "box"])
+def test_bond_that_is_too_long_is_refused(load, box):
+    torn = moved(peptide(), (5.0, 5.0, 5.0), SIDE_CHAIN)
+    with pytest.raises(UnsupportedSystemError) as raised:
+        load([*box, *torn])
+    text = str(raised.value)
+    assert "CA of ALA 2 of chain A and CB of ALA 2 of chain A are bonded and" in text
+    assert ("give the file that box (CRYST1)" in text) == (not box)
+
+
+def test_hydrogen_that_is_too_far_is_refused(load):
+    records = peptide()
+    hydrogen, carbon = (
+        np.array([float(line[i : i + 8]) for i in (30, 38, 46)])
+        for name in ("HB1 ", "CB  ")
+        for line in records
+        if f"{name}ALA A   2" in line
+    )
+    way = (hydrogen - carbon) / np.linalg.norm(hydrogen - carbon)
+    load(moved(records, carbon + 1.5 * way - hydrogen, ["HB1 2"]))
+    with pytest.raises(UnsupportedSystemError, match=r"ALA 2 .* HB1 of ALA 2 .* 1\.7 A apart"):
+        load(moved(records, carbon + 1.7 * way - hydrogen, ["HB1 2"]))
+
+
+def test_broken_backbone_without_a_box_is_told(load):
+    with pytest.raises(UnsupportedSystemError, match=r"residues are missing: .*\(CRYST1\)"):
+        load(moved(peptide(), (20.0, 0.0, 0.0), BACKBONE))
+
+
 GROUPS = ["P 21 21 21", "P -1", "C 1 2 1", "P 1 21 1", "R 3 :H"]
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from openmm import app
+import openmm
+from openmm import app, unit
 from pdbfixer import PDBFixer
 
 from trip_mm.errors import UnsupportedSystemError
+from trip_mm.simulation.bonds import bond_bridges, long_bonds, made_whole
 from trip_mm.simulation.file_box import box_of, refuse_symmetry
 from trip_mm.simulation.solute import (
     AMINO_ACID_NAMES,
@@ -33,6 +35,10 @@ _OTHER_NAMES = {
 """Protonation states that OpenMM does not know by name, and what happens to their hydrogens."""
 
 _LONGEST_PEPTIDE_BOND_NM = 2.0 * ANGSTROM_TO_NM
+_PERHAPS_BROKEN = (
+    "; if the molecule is only broken across a periodic box, make it whole, or give the file that "
+    "box (CRYST1)"
+)
 _WATER_HYDROGENS = 2
 _PEPTIDE_ENDS = ("N", "C")
 _FEWEST_BONDS = 3
@@ -44,7 +50,8 @@ _logger = logging.getLogger("trip_mm")
 def build_from_file(path: Path, ph: float, seed: int, keeps_box: bool) -> Solute:
     """Reads a PDB or mmCIF file, adds missing heavy atoms of residues and hydrogens at a pH.
 
-    Heavy atoms that had to be added are named in a warning of the log and in the result.
+    Molecules that are broken across the box of the file are made whole. Heavy atoms that had to be
+    added are named in a warning of the log and in the result.
 
     Args:
         path: the file.
@@ -55,7 +62,8 @@ def build_from_file(path: Path, ph: float, seed: int, keeps_box: bool) -> Solute
     Raises:
         UnsupportedSystemError: unreadable, a box that symmetry fills, residues missing from the
             chain, residues that are no amino acids, caps, water or ions, atoms that a residue or
-            water does not have, or ends of a peptide that lack an atom; the message names them.
+            water does not have, bonds that are too long, or ends of a peptide that lack an atom;
+            the message names them.
     """
     where = f"structure.file: {path.name}"
     fixer = _read(path, where)
@@ -64,6 +72,8 @@ def build_from_file(path: Path, ph: float, seed: int, keeps_box: bool) -> Solute
         refuse_symmetry(path, where)
     _name_water_atoms(fixer.topology)
     _refuse_unknown_residues(fixer.topology, where)
+    if box is not None:
+        _make_whole(fixer, box)
     _refuse_missing_residues(fixer, where)
     fixer.findMissingAtoms()
     added = _missing_atoms(fixer)
@@ -71,6 +81,7 @@ def build_from_file(path: Path, ph: float, seed: int, keeps_box: bool) -> Solute
         _logger.warning("%s lacks heavy atoms, which are added: %s", where, "; ".join(added))
     fixer.addMissingAtoms(seed=seed)
     _refuse_unknown_atoms(fixer.topology, where)
+    _refuse_long_bonds(fixer.topology, positions_nm(fixer.positions), where)
     built = add_hydrogens(fixer.topology, positions_nm(fixer.positions), ph, seed)
     _refuse_unknown_water(built.topology, where)
     _refuse_open_ends(built.topology, where)
@@ -119,6 +130,30 @@ def _name_water_atoms(topology: app.Topology) -> None:
             hydrogen.name = f"H{number}"
             if frozenset((oxygens[0], hydrogen)) not in bonded:
                 topology.addBond(oxygens[0], hydrogen)
+
+
+def _make_whole(fixer: PDBFixer, box: FloatArray) -> None:
+    """Undoes what wrapping into the box did to molecules."""
+    positions = positions_nm(fixer.positions)
+    bond_bridges(fixer.topology, positions, box)
+    whole = made_whole(fixer.topology, positions, box)
+    fixer.positions = [openmm.Vec3(*position) for position in whole.tolist()] * unit.nanometer
+
+
+def _refuse_long_bonds(topology: app.Topology, positions: FloatArray, where: str) -> None:
+    found = long_bonds(topology, positions)
+    if found:
+        first, second, distance = found[0]
+        raise UnsupportedSystemError(
+            f"{where}: {_atom_label(first)} and {_atom_label(second)} are bonded and "
+            f"{distance / ANGSTROM_TO_NM:.1f} A apart"
+            + (f" (and {len(found) - 1} more such bonds)" if len(found) > 1 else "")
+            + f"; correct the coordinates{'' if _has_box(topology) else _PERHAPS_BROKEN}"
+        )
+
+
+def _has_box(topology: app.Topology) -> bool:
+    return box_of(topology) is not None
 
 
 def _missing_atoms(fixer: PDBFixer) -> tuple[str, ...]:
@@ -192,6 +227,10 @@ def _refuse_open_ends(topology: app.Topology, where: str) -> None:
             )
 
 
+def _atom_label(atom: app.topology.Atom) -> str:
+    return f"{atom.name} of {_residue_label(atom.residue)}"
+
+
 def _residue_label(residue: app.topology.Residue) -> str:
     return f"{residue.name} {residue.id} of chain {residue.chain.id}"
 
@@ -217,12 +256,12 @@ def _refuse_missing_residues(fixer: PDBFixer, where: str) -> None:
         for (chain, position), names in sorted(fixer.missingResidues.items())
     ]
     positions = positions_nm(fixer.positions)
-    for chain in chains:
-        gaps += _chain_breaks(chain, positions)
-    if gaps:
+    breaks = [gap for chain in chains for gap in _chain_breaks(chain, positions)]
+    if gaps or breaks:
+        perhaps = _PERHAPS_BROKEN if breaks and not _has_box(fixer.topology) else ""
         raise UnsupportedSystemError(
-            f"{where}: residues are missing: {'; '.join(gaps)}; model them first, or cut the file "
-            "to a complete chain (and its SEQRES records)"
+            f"{where}: residues are missing: {'; '.join(gaps + breaks)}; model them first, or cut "
+            f"the file to a complete chain (and its SEQRES records){perhaps}"
         )
 
 
