@@ -4,8 +4,9 @@ import logging
 
 import pytest
 from rdkit import Chem
-from rdkit.Chem import rdDepictor
+from rdkit.Chem import rdDepictor, rdDistGeom
 
+from trip_mm.errors import UnsupportedSystemError
 from trip_mm.simulation.building import build_structure
 from trip_mm.simulation.methods import methods_text
 from trip_mm.simulation.molecule import build_from_sdf, build_from_smiles
@@ -50,6 +51,37 @@ def test_flat_drawing(smiles, is_open, tmp_path, caplog):
         built = build_from_sdf(tmp_path / "m.sdf", 1)
     assert ("structure.file: m.sdf leaves the configuration of C2 open" in caplog.text) == is_open
     assert is_open or built.isomeric_smiles == Chem.CanonSmiles(smiles)
+
+
+RADICALS = {
+    "[CH3]": "has 1 unpaired electron (C1)",
+    "CC(C)[O]": "has 1 unpaired electron (O1)",
+    "[CH2]": "has 2 unpaired electrons (C1)",
+    "[CH2]C[CH2]": "has 2 unpaired electrons (C1, C3)",
+}
+ISOTOPES = {
+    "[2H]O[2H]": "names isotopes (2H)",
+    "[13CH3]C([2H])O": "names isotopes (13C, 2H)",
+    "[1H]OC": "names isotopes (1H)",
+}
+
+
+@pytest.mark.parametrize(("smiles", "found"), [*RADICALS.items(), *ISOTOPES.items()])
+def test_radicals_and_isotopes_are_refused(smiles, found, tmp_path):
+    with pytest.raises(UnsupportedSystemError) as raised:
+        build_from_smiles(smiles, 1)
+    assert f"structure.smiles: {smiles} {found}, and " in str(raised.value)
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    rdDistGeom.EmbedMolecule(molecule, randomSeed=1)
+    (tmp_path / "m.sdf").write_text(Chem.MolToMolBlock(molecule) + "$$$$\n")
+    with pytest.raises(UnsupportedSystemError) as raised:
+        build_from_sdf(tmp_path / "m.sdf", 1)
+    assert f"structure.file: m.sdf {found}, and " in str(raised.value)
+
+
+@pytest.mark.parametrize("smiles", ["[C-]#[O+]", "C[N+](=O)[O-]", "[H][H]", "O", "CC(=O)[O-]"])
+def test_closed_shells_in_brackets_are_built(smiles):
+    build_from_smiles(smiles, 1)
 
 
 def test_isomer_is_in_the_methods(tmp_path):

@@ -29,7 +29,8 @@ def build_from_smiles(smiles: str, seed: int) -> Solute:
     What the SMILES leaves open of the configuration is named in a warning of the log.
 
     Raises:
-        UnsupportedSystemError: not a SMILES string, several molecules, or no geometry found.
+        UnsupportedSystemError: not a SMILES string, several molecules, unpaired electrons,
+            isotopes, or no geometry found.
     """
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles.strip())
@@ -47,7 +48,8 @@ def build_from_sdf(path: Path, seed: int) -> Solute:
     warning of the log.
 
     Raises:
-        UnsupportedSystemError: unreadable, not exactly one molecule, or no geometry found.
+        UnsupportedSystemError: unreadable, not exactly one molecule, unpaired electrons, isotopes,
+            or no geometry found.
     """
     where = f"structure.file: {path.name}"
     supplier = Chem.SDMolSupplier()
@@ -119,12 +121,39 @@ def _atom_names(molecule: Chem.Mol) -> list[str]:
     return names
 
 
+def _refuse_unpaired_electrons(molecule: Chem.Mol, where: str) -> None:
+    """Refuses radicals: potentials are not told the spin, and learn molecules as closed shells."""
+    unpaired = [atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()]
+    if any(unpaired):
+        names = [n for n, count in zip(_atom_names(molecule), unpaired, strict=True) if count]
+        total = sum(unpaired)
+        raise UnsupportedSystemError(
+            f"{where} has {total} unpaired electron{'s' if total > 1 else ''} "
+            f"({', '.join(names)}), and potentials are not told the spin; give a closed-shell "
+            "molecule, with all its hydrogens"
+        )
+
+
+def _refuse_isotopes(molecule: Chem.Mol, where: str) -> None:
+    """Refuses labels of isotopes, whose masses a topology does not keep."""
+    labelled = [atom for atom in molecule.GetAtoms() if atom.GetIsotope()]
+    if labelled:
+        names = dict.fromkeys(f"{atom.GetIsotope()}{atom.GetSymbol()}" for atom in labelled)
+        raise UnsupportedSystemError(
+            f"{where} names isotopes ({', '.join(names)}), and every atom gets "
+            "the mean mass of its element; leave them out (for heavier hydrogens set "
+            "hydrogen_mass in the protocol)"
+        )
+
+
 def _solute(molecule: Chem.Mol, where: str) -> Solute:
     n_fragments = len(Chem.GetMolFrags(molecule))
     if n_fragments != 1:
         raise UnsupportedSystemError(
             f"{where} holds {n_fragments} separate molecules; give one (no salts or complexes)"
         )
+    _refuse_unpaired_electrons(molecule, where)
+    _refuse_isotopes(molecule, where)
     topology = app.Topology()
     is_water = Chem.MolToSmiles(Chem.RemoveHs(molecule)) == "O"
     residue = topology.addResidue("HOH" if is_water else _RESIDUE_NAME, topology.addChain("A"))
