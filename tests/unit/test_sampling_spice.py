@@ -13,7 +13,8 @@ from trip_mm.training.sampling import sample_recipe
 from trip_mm.training.sampling_clusters import cut_cluster, cut_water_cluster
 from trip_mm.training.sampling_dynamics import Liquid
 from trip_mm.training.sampling_recipe import SpiceSource
-from trip_mm.training.sampling_spice import sample_spice
+from trip_mm.training.sampling_spice import read_spice, sample_spice
+from trip_mm.units import BOHR_TO_ANGSTROM
 
 METHANE = "[C:1]([H:2])([H:3])([H:4])[H:5]"
 ETHANE = "[C:1]([H:3])([H:4])([H:5])[C:2]([H:6])([H:7])[H:8]"
@@ -27,13 +28,20 @@ def with_waters(smiles: str, n_waters: int) -> str:
     return ".".join([smiles, *waters] if smiles else waters)
 
 
-def write_spice(path: Path, molecules: dict[str, str], n_conformations: int = 3) -> Path:
+def write_spice(
+    path: Path,
+    molecules: dict[str, str],
+    n_conformations: int = 3,
+    units: str | bytes | None = "nanometers",
+) -> Path:
     rng = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         for name, smiles in molecules.items():
             positions = rng.normal(0.0, 0.5, (n_conformations, smiles.count(":"), 3))
             file[f"{name}/smiles"] = [smiles]
-            file[f"{name}/conformations"] = positions
+            conformations = file.create_dataset(f"{name}/conformations", data=positions)
+            if units is not None:
+                conformations.attrs["units"] = units
     return path
 
 
@@ -43,6 +51,35 @@ def sampled(path: Path, left_out: dict[str, int] | None = None, **changes) -> li
     )
     counts = {} if left_out is None else left_out
     return list(sample_spice(source, path, frozenset(), np.random.default_rng(0), counts))
+
+
+@pytest.mark.parametrize(
+    ("units", "factor"),
+    [
+        ("nanometers", 10.0),
+        (b"nanometers", 10.0),
+        ("bohr", BOHR_TO_ANGSTROM),
+        (np.bytes_(b"bohr"), BOHR_TO_ANGSTROM),
+    ],
+)
+def test_conformations_are_converted_from_the_unit_they_state(
+    tmp_path: Path, units: str | bytes, factor: float
+) -> None:
+    path = write_spice(tmp_path / "s.hdf5", {"methane": METHANE}, units=units)
+    (found,) = read_spice(path)
+    with h5py.File(path) as file:
+        np.testing.assert_allclose(
+            found.conformations, factor * file["methane/conformations"][:], rtol=1e-12
+        )
+
+
+@pytest.mark.parametrize(("units", "named"), [(None, "nothing"), ("angstrom", "angstrom")])
+def test_conformations_of_an_unknown_unit_are_refused(
+    tmp_path: Path, units: str | None, named: str
+) -> None:
+    path = write_spice(tmp_path / "s.hdf5", {"methane": METHANE}, units=units)
+    with pytest.raises(DataError, match=rf"s\.hdf5: methane: .*says {named}; write nanometers or"):
+        sampled(path)
 
 
 @pytest.mark.parametrize(("max_atoms", "n_waters"), [(5, 0), (7, 0), (8, 1), (11, 2), (100, 4)])

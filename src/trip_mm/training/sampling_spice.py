@@ -1,8 +1,13 @@
-"""Geometries from files in SPICE's layout: a group per molecule with mapped SMILES, in nm."""
+"""Geometries from files in SPICE's layout: a group per molecule with mapped SMILES.
+
+The geometry files of the SPICE repository are in nanometers, its releases are in bohr; the
+attribute `units` of each `conformations` says which.
+"""
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,9 +26,15 @@ from trip_mm.training.sampling_clusters import (
 from trip_mm.training.sampling_dynamics import Liquid
 from trip_mm.training.sampling_geometry import Positions, unlabelled
 from trip_mm.training.sampling_recipe import SpiceSource
-from trip_mm.units import NM_TO_ANGSTROM
+from trip_mm.units import BOHR_TO_ANGSTROM, NM_TO_ANGSTROM
 
 _CHUNK = 50
+_TO_ANGSTROM = {
+    "nm": NM_TO_ANGSTROM,
+    "nanometer": NM_TO_ANGSTROM,
+    "nanometers": NM_TO_ANGSTROM,
+    "bohr": BOHR_TO_ANGSTROM,
+}
 _ATOMS_OF_WATER = 3
 
 
@@ -47,10 +58,10 @@ class SpiceMolecule:
 
 
 def read_spice(path: Path) -> Iterator[SpiceMolecule]:
-    """Reads the molecules of a SPICE geometry file one after the other.
+    """Reads the molecules of a SPICE file, geometries or a release, one after the other.
 
     Raises:
-        DataError: the file does not exist, or a group lacks SMILES or conformations.
+        DataError: the file does not exist, or a group lacks SMILES, conformations or their unit.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; give its directory with --data")
@@ -60,8 +71,24 @@ def read_spice(path: Path) -> Iterator[SpiceMolecule]:
                 raise DataError(f"{path}: {name}: has no smiles or no conformations")
             text = group["smiles"][0]
             smiles = text.decode("ascii") if isinstance(text, bytes) else str(text)
+            factor = _to_angstrom(group["conformations"], f"{path}: {name}")
             conformations = np.asarray(group["conformations"][:], dtype=np.float64)
-            yield _molecule(f"{path.name}:{name}", smiles, conformations * NM_TO_ANGSTROM)
+            yield _molecule(f"{path.name}:{name}", smiles, conformations * factor)
+
+
+def _to_angstrom(conformations: Any, where: str) -> float:
+    """Returns the factor that brings conformations to A.
+
+    Raises:
+        DataError: their attribute `units` is absent or names another unit.
+    """
+    stated = conformations.attrs.get("units", "nothing")
+    unit = stated.decode("ascii", "replace") if isinstance(stated, bytes) else str(stated)
+    if unit not in _TO_ANGSTROM:
+        raise DataError(
+            f"{where}: the attribute `units` of conformations says {unit}; write nanometers or bohr"
+        )
+    return _TO_ANGSTROM[unit]
 
 
 def _molecule(name: str, smiles: str, conformations: Positions) -> SpiceMolecule:
