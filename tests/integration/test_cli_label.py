@@ -26,6 +26,8 @@ def test_totals_and_reasons_are_of_all_parts(tmp_path: Path) -> None:
     first = CliRunner().invoke(app, [*arguments, "--max-force", "20"])
     assert first.exit_code == 0, first.output
     assert "5 of 5 done, 3 failed" in first.output
+    assert first.output.endswith("l.h5.parts may be removed\n")
+    (tmp_path / "l.h5").unlink()
     (tmp_path / "l.h5.parts" / "part-00000004.h5").unlink()
     again = CliRunner().invoke(app, [*arguments, "--max-force", "20"])
     assert again.exit_code == 0, again.output

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,53 @@ def test_the_first_geometries_and_then_the_others(tmp_path: Path) -> None:
         np.testing.assert_allclose(item.forces, expected[number].forces, atol=1e-5)
     assert label(replace(longer, first=None)) == longer.out
     assert len(Dataset.open(longer.out)) == 12
+
+
+@pytest.mark.usefixtures("tblite")
+def test_a_finished_file_is_neither_computed_again_nor_replaced(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 6)
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=2)
+    label(replace(job, first=4))
+    label(job)
+    shutil.rmtree(job.parts)
+    before = job.out.read_bytes()
+    assert label(job) == job.out
+    for other, message in (
+        (replace(job, method="gfn1"), "method GFN2-xTB, now GFN1-xTB; .*choose another --out, or"),
+        (replace(job, max_force=2.5), r"max_force_ev_per_angstrom 30\.0, now 2\.5"),
+        (replace(job, first=4), "6 geometries, now 4"),
+    ):
+        with pytest.raises(DataError, match=rf"l\.h5: is there already.*{message}"):
+            label(other)
+    write_waters(tmp_path / "g.h5", 6, seed=1)
+    with pytest.raises(DataError, match=r"l\.h5: is there already.*other geometries"):
+        label(job)
+    assert job.out.read_bytes() == before
+    assert not job.parts.exists()
+    job.out.write_text("something else\n")
+    with pytest.raises(DataError, match="no file of trip-mm label"):
+        label(job)
+
+
+@pytest.mark.usefixtures("tblite")
+def test_a_file_grows_only_beside_its_parts(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 4)
+    job = LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2", chunk=2, first=2)
+    label(job)
+    shutil.rmtree(job.parts)
+    with pytest.raises(DataError, match=r"holds the first 2 of .*--known .*l\.h5 and another"):
+        label(replace(job, first=None))
+    longer = replace(job, out=tmp_path / "longer.h5", first=None, known=(job.out,))
+    assert len(Dataset.open(label(longer))) == 4
+
+
+@pytest.mark.usefixtures("tblite")
+def test_labels_do_not_replace_their_geometries(tmp_path: Path) -> None:
+    write_waters(tmp_path / "g.h5", 1)
+    (tmp_path / "link.h5").symlink_to(tmp_path / "g.h5")
+    for out in ("g.h5", "link.h5"):
+        with pytest.raises(ConfigError, match="holds the geometries"):
+            label(LabelJob(tmp_path / "g.h5", tmp_path / out, "gfn2"))
 
 
 @pytest.mark.usefixtures("tblite")

@@ -60,4 +60,6 @@ def command(
     console.print(f"{path}: {len(dataset)} labelled, {n_failed} without a label", soft_wrap=True)
     for reason, count in sorted(dataset.failures.items(), key=lambda item: (-item[1], item[0])):
         console.print(f"{count:8d}  {reason}", soft_wrap=True, markup=False)
-    console.print(f"the parts in {job.parts} may be removed", soft_wrap=True)
+    if job.parts.is_dir():
+        needed = f"; keep them to label more into {path}" if first is not None else ""
+        console.print(f"the parts in {job.parts} may be removed{needed}", soft_wrap=True)

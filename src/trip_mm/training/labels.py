@@ -19,7 +19,7 @@ import numpy as np
 from trip_mm.errors import ConfigError
 from trip_mm.files import make_directory
 from trip_mm.locking import locked
-from trip_mm.training.dataset import Dataset
+from trip_mm.training.dataset import Dataset, expand_files
 from trip_mm.training.formats_write import FileHeader
 from trip_mm.training.groups import Conformation
 from trip_mm.training.labels_known import KnownLabels, read_known_labels
@@ -98,8 +98,8 @@ def label(
 ) -> Path:
     """Labels what is not labelled yet, joins the parts and returns the finished file.
 
-    Call it again with the same job after an interruption: finished parts are kept. Only this
-    process writes.
+    Call it again with the same job after an interruption: finished parts are kept. A finished file
+    of the same job stays as it is; one of another is never replaced. Only this process writes.
 
     Args:
         job: what to label.
@@ -108,14 +108,16 @@ def label(
         scheduler: address of a Dask scheduler whose workers compute in place of processes here.
 
     Raises:
-        ConfigError: the method is unknown, or both processes and a scheduler are given.
+        ConfigError: the method is unknown, both processes and a scheduler are given, or the labels
+            would replace the geometries.
         MissingDependencyError: the program behind the method, or Dask, is not installed.
-        DataError: the geometries cannot be read, parts there were made from other geometries or
-            with other settings, or the scheduler was lost.
+        DataError: the geometries cannot be read, parts or labels there were made from other
+            geometries or with other settings, or the scheduler was lost.
         RunDirectoryError: another process works on the same labels.
     """
     workers = Workers(processes, scheduler)
     method = find_method(job.method)
+    _refuse_to_replace_geometries(job)
     dataset = Dataset.open(job.geometries)
     geometries = index_geometries(dataset)
     if job.first is not None:
@@ -124,11 +126,20 @@ def label(
     known = read_known_labels(job.known, method.name, lone_atoms, job.max_force)
     header = _header(job, dataset, method.name, lone_atoms)
     parts = Parts(job.parts, header, geometries, job.chunk)
+    if parts.is_finished(job.out):
+        return job.out
     make_directory(job.parts)
     with locked(job.parts):
         _label_parts(job, parts, dataset, known, workers, report)
         parts.join(job.out)
     return job.out
+
+
+def _refuse_to_replace_geometries(job: LabelJob) -> None:
+    if job.out.exists() and any(job.out.samefile(f) for f in expand_files([job.geometries])):
+        raise ConfigError(
+            f"{job.out}: holds the geometries, which the labels would replace; choose another --out"
+        )
 
 
 def _label_parts(

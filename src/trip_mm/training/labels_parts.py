@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -150,6 +151,14 @@ class Parts:
         labelling = read_labelling(path)
         if not labelling:
             return ["an earlier trip-mm wrote it, without a record of geometries and settings"]
+        found = self._other_settings(labelling, part)
+        if {*read_geometry_ids(path), *read_failed_ids(path)} != set(expected_ids):
+            found.append("another --chunk or number of geometries")
+        elif labelling.get(GEOMETRIES_SHA256) != self.geometries.sha256(expected_ids):
+            found.append("other geometries under the same ids")
+        return found
+
+    def _other_settings(self, labelling: Mapping[str, object], part: FileContents) -> list[str]:
         found = []
         if part.level_of_theory != self.header.level_of_theory:
             found.append(f"method {part.level_of_theory}, now {self.header.level_of_theory}")
@@ -158,11 +167,44 @@ class Parts:
                 found.append(f"{name} {labelling.get(name)}, now {value}")
         if not same_energies(part.lone_atom_energies, self.header.lone_atom_energies):
             found.append("other energies of isolated atoms, as of another version of the program")
-        if {*read_geometry_ids(path), *read_failed_ids(path)} != set(expected_ids):
-            found.append("another --chunk or number of geometries")
-        elif labelling.get(GEOMETRIES_SHA256) != self.geometries.sha256(expected_ids):
-            found.append("other geometries under the same ids")
         return found
+
+    def is_finished(self, out: Path) -> bool:
+        """Returns whether the finished file is there already, with all that is to be labelled.
+
+        It may grow, from the first geometries to more of them, while its parts are there.
+
+        Args:
+            out: where the finished file would be.
+
+        Raises:
+            DataError: what lies there are not labels of these geometries with these settings, or
+                fewer of them without their parts.
+        """
+        if not out.exists():
+            return False
+        parts = self.finished()
+        ids = range(0)
+        found = ["no file of trip-mm label, or of an earlier trip-mm"]
+        if h5py.is_hdf5(out) and (labelling := read_labelling(out)):
+            found = self._other_settings(labelling, read_contents(out))
+            ids = range(len({*read_geometry_ids(out), *read_failed_ids(out)}))
+            if len(ids) > len(self.geometries.rows):
+                found.append(f"{len(ids)} geometries, now {len(self.geometries.rows)}")
+            elif labelling.get(GEOMETRIES_SHA256) != self.geometries.sha256(ids):
+                found.append("other geometries")
+        if found:
+            raise DataError(
+                f"{out}: is there already, and would be replaced: {'; '.join(found)}; choose "
+                "another --out, or delete it"
+            )
+        is_whole = len(ids) == len(self.geometries.rows)
+        if not is_whole and not parts:
+            raise DataError(
+                f"{out}: holds the first {len(ids)} of these geometries, and its parts in "
+                f"{self.directory} are gone; take them over: --known {out} and another --out"
+            )
+        return is_whole
 
     def write(self, first: int, found: LabelledChunk) -> None:
         """Writes a part; it appears under its name when it is complete."""
