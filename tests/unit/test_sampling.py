@@ -285,8 +285,8 @@ def test_scale_and_kept_out_formulas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a list", "mapping"),
-        ("name: [", "not valid YAML"),
+        ("- a list", "the top level is a list"),
+        ("name: [", "line 1, column 8"),
         ("name: x\nseed: 1\nsources: []", "sources"),
         ("name: x\nseed: 1\nsources: [{kind: magic, class: m}]", "magic"),
         ("name: x\nseed: -1\nsources: [{kind: diatomics, class: d}]", "seed"),

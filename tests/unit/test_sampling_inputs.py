@@ -140,6 +140,31 @@ def test_ranges_are_checked(tmp_path: Path, source: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (f"{SPICE}, displacement: [0.0, .nan]", r"displacement\.1: .*finite"),
+        (f"{WATER}, interval_ps: .inf", "interval_ps: .*finite"),
+        (WATER.replace("300.0", ".inf"), r"temperatures_k\.0: .*finite"),
+    ],
+)
+def test_numbers_are_finite(tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(write_recipe(tmp_path / "recipe.yaml", source))
+
+
+def test_recipes_are_read_strictly(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    with pytest.raises(ConfigError, match="the key 'conformations' occurs twice"):
+        load_recipe(write_recipe(path, f"{SPICE}, conformations: 2"))
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: byte 0 is not UTF-8"):
+        load_recipe(path)
+    path.write_text(f"name: x\nseed: 1\nscale: .inf\nsources: [{{{SPICE}}}]\n")
+    with pytest.raises(ConfigError, match=r"scale: .*finite"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
     "source",
     [
         f"{WATER}, n_waters: [1, 1]",

@@ -502,7 +502,13 @@ def test_configuration_files(tmp_path: Path):
     assert config.data.files == (tmp_path / "a.h5",)
     assert config.loss.preset == "thesis"
     path.write_text("name: [")
-    with pytest.raises(ConfigError, match="not valid YAML"):
+    with pytest.raises(ConfigError, match=r"train\.yaml: line 1, column 8"):
+        load_training_config(path)
+    path.write_text("name: x\ndata: {files: [a.h5]}\nbudget: {max_steps: 1, max_steps: 2}\n")
+    with pytest.raises(ConfigError, match="the key 'max_steps' occurs twice"):
+        load_training_config(path)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ConfigError, match=r"train\.yaml: byte 0 is not UTF-8"):
         load_training_config(path)
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         load_training_config(tmp_path / "nowhere.yaml")

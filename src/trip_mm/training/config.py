@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trip_mm.errors import ConfigError
+from trip_mm.simulation.config_io import read_yaml
 from trip_mm.training.presets import with_preset
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -260,16 +260,7 @@ def load_training_config(path: str | Path) -> TrainingConfig:
             the file and the key.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give a training configuration") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {reason}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values at the top level, such as `data:`")
-    config = parse_training_config(values, str(path))
+    config = parse_training_config(read_yaml(path), str(path))
     folder = path.resolve().parent
     files = tuple(folder / file for file in config.data.files)
     initial = folder / config.initial if config.initial is not None else None

@@ -7,7 +7,6 @@ recipe with one changed number.
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from trip_mm.errors import ConfigError
+from trip_mm.simulation.config_io import read_yaml
 
 Bound = TypeVar("Bound", int, float)
 
@@ -38,7 +38,9 @@ CountsFromZero = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator
 
 
 class _Source(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
     system_class: str = Field(alias="class", pattern=r"^[a-z0-9][a-z0-9-]*$")
     split_by: Literal["formula", "source"] = "formula"
@@ -252,7 +254,7 @@ class Recipe(BaseModel):
         sources: where geometries come from.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
     seed: int = Field(ge=0)
@@ -282,14 +284,10 @@ def load_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe; see recipes/ for examples")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping with name, seed and sources")
-    try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}; correct the recipe") from None
+        where = "".join(f"{part}." for part in first["loc"]).removesuffix(".")
+        message = first["msg"].removeprefix("Value error, ")
+        named = f"{where}: {message}" if where else message
+        raise ConfigError(f"{path}: {named}; correct the recipe") from None
