@@ -152,6 +152,18 @@ def test_numbers_are_finite(tmp_path: Path, source: str, message: str) -> None:
         load_recipe(write_recipe(tmp_path / "recipe.yaml", source))
 
 
+def test_a_class_has_one_rule_of_splitting(tmp_path: Path) -> None:
+    two = f"{SPICE}, split_by: source}}, {{{WATER}"
+    with pytest.raises(
+        ConfigError, match=r"recipe\.yaml: sources\.1\.split_by: class c is split by"
+    ):
+        load_recipe(write_recipe(tmp_path / "recipe.yaml", two))
+    same = f"{SPICE}, split_by: source}}, {{{WATER}, split_by: source"
+    assert len(load_recipe(write_recipe(tmp_path / "recipe.yaml", same)).sources) == 2
+    others = two.replace("liquid-water, class: c", "liquid-water, class: w")
+    assert len(load_recipe(write_recipe(tmp_path / "recipe.yaml", others)).sources) == 2
+
+
 def test_recipes_are_read_strictly(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     with pytest.raises(ConfigError, match="the key 'conformations' occurs twice"):

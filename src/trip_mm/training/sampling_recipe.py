@@ -262,6 +262,19 @@ class Recipe(BaseModel):
     keep_out: str | None = None
     sources: tuple[Source, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _one_split_rule_for_a_class(self) -> "Recipe":
+        rules: dict[str, str] = {}
+        for number, source in enumerate(self.sources):
+            rule = rules.setdefault(source.system_class, source.split_by)
+            if rule != source.split_by:
+                raise ValueError(
+                    f"sources.{number}.split_by: class {source.system_class} is split by "
+                    f"{source.split_by} here and by {rule} in an earlier source; write one of them "
+                    "in both, or name another class"
+                )
+        return self
+
     def scaled(self) -> "Recipe":
         """Returns the recipe with `scale` applied to the counts and set to 1."""
         sources = []
