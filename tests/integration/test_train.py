@@ -185,19 +185,23 @@ def test_a_run_killed_while_it_draws_still_gets_its_pictures(tmp_path, data_file
         assert (tmp_path / "out" / name).is_file()
 
 
-def test_a_run_stopped_by_sigterm_does_not_look_finished(tmp_path, data_file, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_stopped_by_a_signal_does_not_look_finished(tmp_path, data_file, monkeypatch, number):
     config = write_config(tmp_path / "train.yaml", data_file)
     out = tmp_path / "out"
 
     def killed(predictions):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return accuracies(predictions)
+
+    handler = signal.getsignal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(callbacks, "accuracies", killed)
         result = CliRunner().invoke(app, ["train", str(config), "--out", str(out)])
-    assert result.exit_code == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM after step 4" in result.output
+    assert result.exit_code == 128 + number
+    assert f"stopped by {number.name} after step 4" in result.output
+    assert signal.getsignal(signal.SIGINT) is handler
     assert not (out / "tiny.safetensors").exists()
     whole = train(config, tmp_path / "whole", report=silent)
     assert_same_weights(train(config, out, resume=True, report=silent), whole)
@@ -560,9 +564,25 @@ def test_cuda_that_is_absent_is_refused(tmp_path, data_file):
 def test_test_files_are_opened_before_training(tmp_path, data_file):
     data = {"files": [str(data_file)], "test_files": ["missing.h5"]}
     config = write_config(tmp_path / "train.yaml", data_file, data=data)
-    with pytest.raises(DataError, match=r"missing\.h5"):
+    with pytest.raises(DataError, match=r"data\.test_files: .*missing\.h5"):
         train(config, tmp_path / "out", report=silent)
     assert not (tmp_path / "out" / "log.csv").exists()
+
+
+def test_test_files_that_cannot_be_evaluated_are_refused_before_training(tmp_path, data_file):
+    data = {"files": [str(data_file)], "test_files": ["test.h5"]}
+    config = load_training_config(write_config(tmp_path / "train.yaml", data_file, data=data))
+    place = Place(tmp_path / "out", False, Processes(), silent)
+    good = next(iter(Dataset.open(data_file)))
+    for changes, message in (
+        ({"energy": np.nan}, "no conformation has energy and forces"),
+        ({"energy": np.inf}, "molecule/.*infinite energies or forces"),
+        ({"atomic_numbers": np.full(len(good.atomic_numbers), 6), "formula": "C3"}, "holds C"),
+    ):
+        bad = replace(good, **changes)
+        write_conformations(tmp_path / "test.h5", [bad], FileHeader("test", "morse", LONE))
+        with pytest.raises(DataError, match=rf"^data\.test_files: .*{message}"):
+            load_data(config, resolve_model_config(config), place)
 
 
 def test_elements_outside_the_model_name_the_group(tmp_path, data_file):

@@ -73,7 +73,7 @@ def fit_and_export(
     Raises:
         RunDirectoryError: the run to resume is another one, or is trained by another process.
         TrainingError: the loss became infinite.
-        RunInterrupted: SIGTERM asked to stop.
+        RunInterrupted: SIGTERM or SIGINT asked to stop.
         CheckpointError: a model lies in the directory that has no record of its training.
     """
     data = prepared.data
@@ -159,9 +159,11 @@ def _run_loop(
     """Trains from the start or from the last checkpoint.
 
     Raises:
-        RunInterrupted: SIGTERM asked to stop, after which Lightning exits as if all was done.
+        RunInterrupted: SIGTERM or SIGINT asked to stop. After the one Lightning returns as if all
+            was done; on the other it ends the program with status 1 and ignores the signal.
     """
     last = place.out / CHECKPOINT
+    on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         try:
@@ -172,11 +174,20 @@ def _run_loop(
                 weights_only=True,
             )
         except SIGTERMException:
-            raise RunInterrupted(
-                f"{place.out}: stopped by SIGTERM after step {module.steps_done}; the same command "
-                "with --resume continues at the last checkpoint",
-                signal.SIGTERM,
-            ) from None
+            raise _interrupted(place, module, signal.SIGTERM) from None
+        except SystemExit as error:
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise _interrupted(place, module, signal.SIGINT) from None
+
+
+def _interrupted(place: Place, module: TrainingModule, number: signal.Signals) -> RunInterrupted:
+    return RunInterrupted(
+        f"{place.out}: stopped by {number.name} after step {module.steps_done}; the same command "
+        "with --resume continues at the last checkpoint",
+        number,
+    )
 
 
 def is_finished(model: Path, config: TrainingConfig) -> bool:

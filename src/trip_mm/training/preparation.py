@@ -1,6 +1,6 @@
 """What a training run starts from: the network's configuration, the data, the initial weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from trip_mm.elements import SYMBOLS, atomic_number
 from trip_mm.errors import ConfigError, DataError, UnsupportedElementError
 from trip_mm.model.config import TripConfig
 from trip_mm.potential import TripPotential
+from trip_mm.training.checks import check_block
 from trip_mm.training.config import TrainingConfig
-from trip_mm.training.conformations import ConformationStore, build_store
+from trip_mm.training.conformations import ConformationStore, build_store, usable
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.levels import same_level
 from trip_mm.training.record import Place, TrainingData, recorded_held_out
@@ -132,21 +133,23 @@ def _atomic_numbers(elements: Any) -> list[int]:
 def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) -> TrainingData:
     """Reads, checks and splits the data; with `data.storage: disk` into a copy beside the run.
 
-    Test files are opened too: what is wrong with them must show before the training, not after it.
+    Test files are read too: what is wrong with them must show before the training, not after it.
 
     Raises:
         DataError: see `Dataset.open` and `build_store`; also an element the model lacks, or test
-            files of another level of theory.
+            files of another level of theory. Of test files it begins with `data.test_files`.
     """
     dataset = Dataset.open(*config.data.files)
     _refuse_unknown_elements(dataset, model_config)
-    if config.data.test_files:
-        test = Dataset.open(*config.data.test_files)
-        _refuse_unknown_elements(test, model_config)
-        _refuse_another_level(test.level_of_theory, dataset.level_of_theory)
     self_energies = merged_self_energies(
         dataset.lone_atom_energies, config.data.lone_atom_energies_ev, model_config.elements
     )
+    if config.data.test_files:
+        try:
+            test = _checked_test_data(config.data.test_files, model_config, self_energies)
+        except DataError as error:
+            raise DataError(f"data.test_files: {error}") from None
+        _refuse_another_level(test.level_of_theory, dataset.level_of_theory)
     recorded = recorded_held_out(place.out) if place.resume else None
     split = draw_split(dataset, config.data.split, recorded)
     held_out = np.zeros(len(dataset), dtype=bool)
@@ -163,6 +166,27 @@ def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) ->
         dataset.level_of_theory,
         (train.sha256(), validation.sha256()),
     )
+
+
+def _checked_test_data(
+    files: Sequence[Path], model_config: TripConfig, self_energies: Mapping[int, float]
+) -> Dataset:
+    """Opens test files and refuses what they could not be evaluated on.
+
+    Raises:
+        DataError: as `build_store`, whose edges are not searched here; also an element the model
+            lacks.
+    """
+    test = Dataset.open(*files)
+    _refuse_unknown_elements(test, model_config)
+    n_usable = 0
+    for group in test.groups:
+        block = group.read(slice(0, group.n_conformations))
+        check_block(group, block, self_energies)
+        n_usable += int(usable(block, None)[0].sum())
+    if not n_usable:
+        raise DataError("no conformation has energy and forces; label some, or leave them out")
+    return test
 
 
 def _refuse_unknown_elements(dataset: Dataset, model_config: TripConfig) -> None:
@@ -285,7 +309,7 @@ def _initial_members(config: TrainingConfig) -> tuple[TripPotential, ...]:
 
 def initial_source(initial: Path) -> str:
     """Returns the checkpoint's path, or the name of a registered model where no such file is."""
-    named = not initial.exists() and initial.name in registry()
+    named = not initial.is_file() and initial.name in registry()
     return initial.name if named else str(initial)
 
 
