@@ -6,7 +6,7 @@
 | `spin_multiplicity`, `multiplicity`, `spin` | 2 S + 1 |
 | `charge`, `total_charge` | net charge; anything but 0 is refused |
 | `level_of_theory` | of the labels, the same in every frame, or in none |
-| `class`, `source` | class of system; trajectory or molecule of origin |
+| `class`, `source` | class of system, without `/`; trajectory or molecule of origin |
 
 `spin` is the multiplicity, as in OMol25, not the number of unpaired electrons; the two differ in
 parity, so that the wrong one is refused. Without any of these keys the state is the lowest that the
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _MULTIPLICITY_KEYS = ("spin_multiplicity", "multiplicity", "spin")
 _CHARGE_KEYS = ("charge", "total_charge")
 _LEVEL_KEY = "level_of_theory"
+_NOT_CLASSES = ("", ".", "failed_ids")
+"""Classes name groups of an HDF5 file, where these mean something else."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def read_frames(path: Path) -> XyzFrames:
 
     Raises:
         MissingDependencyError: ASE is not installed.
-        DataError: no extended XYZ; or a frame is periodic, charged, of an impossible multiplicity,
-            or of another level of theory than the first.
+        DataError: no extended XYZ; or a frame is periodic, charged, of an impossible multiplicity
+            or class, or of another level of theory than the first.
     """
     try:
         from ase.io import iread
@@ -98,12 +100,19 @@ def _conformation(atoms: "Atoms", where: str, frame: int, file_name: str) -> Con
         np.asarray(atoms.positions, dtype=np.float64),
         float(results.get("energy", np.nan)),
         np.asarray(results.get("forces", missing), dtype=np.float64),
-        str(atoms.info.get("class", "xyz")),
+        _system_class(atoms, where),
         formula(atoms.numbers),
         str(atoms.info.get("source", file_name)),
         _unpaired_electrons(atoms, where),
         frame,
     )
+
+
+def _system_class(atoms: "Atoms", where: str) -> str:
+    name = str(atoms.info.get("class", "xyz"))
+    if name in _NOT_CLASSES or "/" in name:
+        raise DataError(f"{where}: class {name!r} is no name; write one without /, such as water")
+    return name
 
 
 def _unpaired_electrons(atoms: "Atoms", where: str) -> int:
