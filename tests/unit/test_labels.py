@@ -444,6 +444,14 @@ def test_an_element_outside_the_basis_is_a_failure_with_its_name() -> None:
         find_method("wb97x/6-31g*").calculate(np.array([87]), np.zeros((1, 3)), 1)
 
 
+def test_functionals_that_pyscf_lacks_are_refused() -> None:
+    pytest.importorskip("pyscf", reason="density functional labels need pyscf")
+    with pytest.raises(ConfigError, match="'wb97x-d3/sto-3g': pyscf knows no such functional"):
+        find_method("wb97x-d3/sto-3g")
+    with pytest.raises(DataError, match="isolated H at b3lyp-d3foo/sto-3g: pyscf: "):
+        lone_atom_energies(find_method("b3lyp-d3foo/sto-3g"), (1,))
+
+
 def test_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="gfn7"):
         find_method("gfn7")

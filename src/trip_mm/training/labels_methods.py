@@ -252,7 +252,7 @@ def _density_functional(
     try:
         dft.libxc.parse_xc(functional)
         gto.basis.load(basis, "H")
-    except (KeyError, gto.basis.BasisNotFoundError) as error:
+    except (KeyError, NotImplementedError, gto.basis.BasisNotFoundError) as error:
         raise ConfigError(
             f"method {name!r}: pyscf knows no such functional or basis ({error}); use "
             "FUNCTIONAL/BASIS, such as wb97x/6-31g*"
@@ -273,8 +273,9 @@ def _density_functional(
             field = integrals(dft.RKS(molecule) if n_unpaired == 0 else dft.UKS(molecule))
             field.xc = functional
             field.kernel()
-        except (RuntimeError, np.linalg.LinAlgError) as error:
-            # What pyscf raises for an element outside the basis and for atoms on top of each other.
+        except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
+            # What pyscf raises for an element outside the basis, for an unknown correction of the
+            # functional and for atoms on top of each other.
             raise LabelError(f"pyscf: {str(error).strip().splitlines()[0]}") from None
         if not field.converged:
             raise LabelError(_SCF_FAILED)
