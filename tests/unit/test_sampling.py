@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from trip_mm.cli.main import app
 from trip_mm.errors import ConfigError, DataError
+from trip_mm.training import sampling_clusters
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling import sample_recipe
@@ -271,6 +274,34 @@ def test_odd_electrons_get_an_unpaired_one(tmp_path: Path) -> None:
     dataset = sample_small(tmp_path, "a")
     radicals = {item.formula for item in dataset if item.n_unpaired == 1}
     assert radicals == {"HO"}
+
+
+def test_a_peptide_larger_than_its_clusters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    waters = np.arange(17, 26).reshape(3, 3)
+    numbers = np.concatenate([np.full(17, 6), np.tile([8, 1, 1], 3)])
+    liquid = Liquid(None, np.zeros((26, 3)), numbers, np.arange(17), waters, None)
+    monkeypatch.setattr(sampling_clusters, "build_solvated_peptide", lambda *_: liquid)
+    monkeypatch.setattr(sampling_clusters, "dynamics", lambda *_: iter([np.zeros((26, 3))]))
+
+    def sampled(n_atoms: list[int]) -> list[Conformation]:
+        given = {"kind": "solvated-peptides", "class": "p", "peptides": ["GLY-GLY"]}
+        source = PeptidesSource.model_validate(
+            {**given, "temperatures_k": [300.0], "snapshots": 1, "n_atoms": n_atoms}
+        )
+        return list(sample_peptides(source, np.random.default_rng(0)))
+
+    assert [len(item.atomic_numbers) for item in sampled([10, 20])] == [20]
+    with pytest.raises(ConfigError, match=r"class p: GLY-GLY has 17 atoms, .* n_atoms \[10, 19\]"):
+        sampled([10, 19])
+
+
+def test_the_next_command_names_where_the_labels_go(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: x\nseed: 1\nsources: [{kind: diatomics, class: d, step: 2.0}]\n")
+    out = tmp_path / "x.geometries.h5"
+    found = CliRunner().invoke(app, ["sample", str(recipe), "--out", str(out)])
+    labels = tmp_path / "x.labels.h5"
+    assert f"next: trip-mm label {out} --method gfn2 --out {labels}\n" in found.output
 
 
 def test_scale_and_kept_out_formulas(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`trip-mm sample`: geometries from a recipe."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,4 +23,10 @@ def command(
     count = sample_recipe(
         recipe, out, data, lambda kind, found: console.print(f"{kind}: {found} geometries")
     )
-    console.print(f"{out}: {count} geometries; next: trip-mm label {out} --method gfn2")
+    labels = out.with_name(out.stem.removesuffix(".geometries") + ".labels.h5")
+    console.print(
+        f"{out}: {count} geometries; next: "
+        + shlex.join(["trip-mm", "label", str(out), "--method", "gfn2", "--out", str(labels)]),
+        soft_wrap=True,
+        markup=False,
+    )

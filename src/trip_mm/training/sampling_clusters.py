@@ -136,7 +136,11 @@ def perturbed(
 
 
 def sample_peptides(source: PeptidesSource, rng: np.random.Generator) -> Iterator[Conformation]:
-    """Yields clusters of solvated peptides, one trajectory after the other."""
+    """Yields clusters of solvated peptides, one trajectory after the other.
+
+    Raises:
+        ConfigError: a peptide with one water has more than `n_atoms`.
+    """
     for peptide in source.peptides:
         for temperature in source.temperatures_k:
             for number in range(source.trajectories):
@@ -145,9 +149,15 @@ def sample_peptides(source: PeptidesSource, rng: np.random.Generator) -> Iterato
                 name = f"{peptide}/{temperature:g}K/{number}/{seed}"
                 solute = liquid.solute
                 low, high = ((n - len(solute)) // 3 for n in source.n_atoms)
+                if high < 1:
+                    raise ConfigError(
+                        f"class {source.system_class}: {peptide} has {len(solute)} atoms, with a "
+                        f"water more than n_atoms {list(source.n_atoms)}; raise n_atoms, or leave "
+                        "the peptide out"
+                    )
                 for positions in dynamics(liquid, source, temperature, seed):
                     for _ in range(source.clusters_per_snapshot):
-                        n_waters = int(rng.integers(max(low, 1), max(high, 1) + 1))
+                        n_waters = int(rng.integers(max(low, 1), high + 1))
                         cluster = cut_cluster(liquid, positions, solute, n_waters)
                         changed = perturbed(cluster, source.oh_length, source.displacement, rng)
                         yield unlabelled(cluster.atomic_numbers, changed, source.system_class, name)
