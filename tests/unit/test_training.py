@@ -558,6 +558,18 @@ def test_a_missing_checkpoint_is_not_replaced_by_one_of_its_name(tmp_path: Path,
     missing = tmp_path / "runs" / "a.safetensors"
     assert initial_source(missing) == str(missing)
     assert initial_source(tmp_path / "runs" / "trip-gfn2-s") == "trip-gfn2-s"
+    (tmp_path / "trip-gfn2-s").mkdir()
+    assert initial_source(tmp_path / "trip-gfn2-s") == "trip-gfn2-s"
+
+
+def test_a_preset_leaves_the_network_to_the_weights_it_starts_from():
+    values = {**VALID, "preset": "thesis", "initial": "trip-gfn2-s"}
+    config = parse_training_config(values, "train.yaml")
+    found = resolve_model_config(config)
+    assert found == initial_potentials(config, found)[0].config
+    assert config.precision == "bf16-mixed"
+    own = parse_training_config({**values, "model": {"n_layers": 2}}, "train.yaml")
+    assert resolve_model_config(own).lone_atoms == "trained"
 
 
 def test_elements_may_be_symbols():

@@ -33,6 +33,8 @@ _ALTERNATIVES = ({"n_conformations", "max_edges"},)
 def with_preset(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns the values with those of their preset where they say nothing themselves.
 
+    The network of a preset does not replace that of the weights which `initial` names.
+
     Args:
         values: as read from YAML; the key `preset` is taken out.
         where: name of their origin for messages.
@@ -46,7 +48,10 @@ def with_preset(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         return own
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"{where}: preset: {name!r} is not one of {', '.join(PRESETS)}")
-    return _merged(PRESETS[name], own)
+    preset = dict(PRESETS[name])
+    if own.get("initial") is not None and "model" not in own:
+        preset.pop("model", None)
+    return _merged(preset, own)
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
