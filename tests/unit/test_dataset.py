@@ -144,7 +144,6 @@ def test_spin_of_extended_xyz(tmp_path: Path, comment: str, n_unpaired: int) -> 
         ("multiplicity=12", "frame 1: multiplicity 12 does not fit"),
         ("multiplicity=2 spin=4", "frame 1: multiplicity, spin contradict each other"),
         ("class=water/cluster", "frame 1: class 'water/cluster' is no name; write one without /"),
-        ('class=""', "frame 1: class '' is no name"),
         ("class=.", r"frame 1: class '\.' is no name"),
         ("class=failed_ids", "frame 1: class 'failed_ids' is no name"),
         ("level_of_theory=gfn2", "frame 1: level_of_theory is gfn2, but none in the first"),
