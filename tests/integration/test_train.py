@@ -194,14 +194,17 @@ def test_a_run_stopped_by_a_signal_does_not_look_finished(tmp_path, data_file, m
         os.kill(os.getpid(), number)
         return accuracies(predictions)
 
-    handler = signal.getsignal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "accuracies", killed)
-        result = CliRunner().invoke(app, ["train", str(config), "--out", str(out)])
+    # a program that a shell began in the background ignores SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(callbacks, "accuracies", killed)
+            result = CliRunner().invoke(app, ["train", str(config), "--out", str(out)])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 128 + number
     assert f"stopped by {number.name} after step 4" in result.output
-    assert signal.getsignal(signal.SIGINT) is handler
     assert not (out / "tiny.safetensors").exists()
     whole = train(config, tmp_path / "whole", report=silent)
     assert_same_weights(train(config, out, resume=True, report=silent), whole)

@@ -31,6 +31,7 @@ def test_modelled_heavy_atoms_are_named(tmp_path: Path) -> None:
     save_structure(tmp_path / "structure.json", structure)
     loaded = load_structure(tmp_path / "structure.json")
     plan = make_plan(system, protocol, RunOptions())
+    assert [atom.name for atom in structure.topology.atoms()].count("HB1") == 1
     for one in (structure, loaded):
         text = methods_text(plan, one, {})
         assert "PDBFixer modelled heavy atoms that the structure file lacks: CB of ALA 2" in text

@@ -76,6 +76,7 @@ def build_from_file(path: Path, ph: float, seed: int, keeps_box: bool) -> Solute
         _make_whole(fixer, box)
     _refuse_missing_residues(fixer, where)
     fixer.findMissingAtoms()
+    _remove_orphans(fixer)
     added = _missing_atoms(fixer)
     if added:
         _logger.warning("%s lacks heavy atoms, which are added: %s", where, "; ".join(added))
@@ -138,6 +139,22 @@ def _make_whole(fixer: PDBFixer, box: FloatArray) -> None:
     bond_bridges(fixer.topology, positions, box)
     whole = made_whole(fixer.topology, positions, box)
     fixer.positions = [openmm.Vec3(*position) for position in whole.tolist()] * unit.nanometer
+
+
+def _remove_orphans(fixer: PDBFixer) -> None:
+    """Removes hydrogens whose heavy atom is missing, for that is modelled where they are not."""
+    bonded = {atom for bond in fixer.topology.bonds() for atom in bond}
+    orphans = [
+        atom
+        for residue in fixer.missingAtoms
+        for atom in residue.atoms()
+        if atom.element is app.element.hydrogen and atom not in bonded
+    ]
+    if orphans:
+        modeller = app.Modeller(fixer.topology, fixer.positions)
+        modeller.delete(orphans)
+        fixer.topology, fixer.positions = modeller.topology, modeller.positions
+        fixer.findMissingAtoms()
 
 
 def _refuse_long_bonds(topology: app.Topology, positions: FloatArray, where: str) -> None:
