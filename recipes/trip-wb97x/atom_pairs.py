@@ -143,6 +143,20 @@ def label_pair(
     return kept, failures
 
 
+def write_labels(
+    out: Path, script: str, kept: list[Conformation], failures: Counter[str], lone: dict[int, float]
+) -> None:
+    """Writes labels that a script of this folder has made, and says how many there are."""
+    header = FileHeader(
+        source=f"recipes/trip-wb97x/{script}",
+        level_of_theory=METHOD.name,
+        lone_atom_energies=lone,
+        failures=failures,
+    )
+    write_conformations(out, kept, header)
+    print(f"{len(kept)} labels; left out: {dict(failures)}")
+
+
 def main() -> None:
     """Labels the pairs and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -168,14 +182,7 @@ def main() -> None:
             found, left_out = job.result()
             kept += found
             failures += left_out
-    header = FileHeader(
-        source="recipes/trip-wb97x/atom_pairs.py",
-        level_of_theory=METHOD.name,
-        lone_atom_energies=lone,
-        failures=failures,
-    )
-    write_conformations(arguments.out, kept, header)
-    print(f"{len(kept)} labels; left out: {dict(failures)}")
+    write_labels(arguments.out, Path(__file__).name, kept, failures, lone)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from atom_pairs import ELEMENTS, MAX_FORCE, METHOD, energy_and_forces, solve
+from atom_pairs import ELEMENTS, MAX_FORCE, METHOD, energy_and_forces, solve, write_labels
 
 from trip_mm.elements import SYMBOLS, formula
-from trip_mm.training.formats_write import FileHeader, write_conformations
 from trip_mm.training.groups import Conformation
 from trip_mm.training.labels_methods import lone_atom_energies
 from trip_mm.training.sampling_geometry import displaced, fragment_of, with_bond_scaled
@@ -104,14 +103,8 @@ def main() -> None:
         for found, left_out in pool.map(label_bond, range(len(TORN))):
             kept += found
             failures += left_out
-    header = FileHeader(
-        source="recipes/trip-wb97x/torn_bonds.py",
-        level_of_theory=METHOD.name,
-        lone_atom_energies=lone_atom_energies(METHOD, ELEMENTS),
-        failures=failures,
-    )
-    write_conformations(arguments.out, kept, header)
-    print(f"{len(kept)} labels; left out: {dict(failures)}")
+    lone = lone_atom_energies(METHOD, ELEMENTS)
+    write_labels(arguments.out, Path(__file__).name, kept, failures, lone)
 
 
 if __name__ == "__main__":

@@ -235,14 +235,20 @@ def test_platforms_are_found_in_any_case_and_errors_name_what_there_is() -> None
         choose_platform("CPU", None, 0)
 
 
+@pytest.fixture
+def continued(monkeypatch: pytest.MonkeyPatch) -> list[PlatformChoice]:
+    """Platforms that runs are resumed on; no stage runs."""
+    platforms: list[PlatformChoice] = []
+    monkeypatch.setattr(
+        workflow, "execute", lambda directory, plan, *_: platforms.append(plan.platform)
+    )
+    return platforms
+
+
 def test_a_run_keeps_its_precision_where_it_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ethanol: BuiltStructure
+    tmp_path: Path, continued: list[PlatformChoice], ethanol: BuiltStructure
 ) -> None:
     """The network of a run in float64 must not go on in float32 without a word."""
-    continued: list[PlatformChoice] = []
-    monkeypatch.setattr(
-        workflow, "execute", lambda directory, plan, *_: continued.append(plan.platform)
-    )
     save_structure(tmp_path / "structure.json", ethanol)
     for before, platform, after in (
         (PlatformChoice("CPU", "double", 2), "cpu", PlatformChoice("CPU", "double", 2)),
@@ -293,12 +299,8 @@ def test_a_run_in_double_precision_does_not_go_on_in_single(
 
 
 def test_a_run_from_a_machine_with_another_platform_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ethanol: BuiltStructure
+    tmp_path: Path, continued: list[PlatformChoice], ethanol: BuiltStructure
 ) -> None:
-    continued: list[PlatformChoice] = []
-    monkeypatch.setattr(
-        workflow, "execute", lambda directory, plan, *_: continued.append(plan.platform)
-    )
     save_structure(tmp_path / "structure.json", ethanol)
     written = replace(plan(stage()), platform=PlatformChoice("Cray", "mixed", 1)).to_dict()
     (tmp_path / "run.json").write_text(json.dumps({**written, "versions": {}}))
