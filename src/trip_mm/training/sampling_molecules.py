@@ -32,8 +32,8 @@ from trip_mm.training.sampling_recipe import (
     DimerScansSource,
     MoleculesSource,
     PairsSource,
-    ProtonTransfersSource,
     StretchedBondsSource,
+    TwoMoleculesSource,
     WaterScanSource,
 )
 
@@ -266,7 +266,7 @@ def sample_dimer_scans(
 
 
 def build_molecules_of_pairs(
-    source: PairsSource | DimerScansSource | ProtonTransfersSource, rng: np.random.Generator
+    source: TwoMoleculesSource, rng: np.random.Generator
 ) -> dict[str, Molecule]:
     """Builds the molecules of the pairs of a source, by SMILES.
 

@@ -69,18 +69,24 @@ class StretchedBondsSource(_Source):
     displacement: Range = (0.0, 0.05)
 
 
-class PairsSource(_Source):
+class TwoMoleculesSource(_Source):
+    """What sources of two molecules share: each of `pairs` in turn, in drawn conformers."""
+
+    kind: str
+    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    conformers: int = Field(default=2, gt=0)
+
+
+class PairsSource(TwoMoleculesSource):
     """Pairs of molecules at drawn contact distances."""
 
     kind: Literal["pairs"]
-    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
     conformations: int = Field(gt=0)
-    conformers: int = Field(default=2, gt=0)
     distance: Range = (0.8, 5.0)
     displacement: Range = (0.0, 0.05)
 
 
-class DimerScansSource(_Source):
+class DimerScansSource(TwoMoleculesSource):
     """Pairs of rigid molecules in random orientation, pulled apart in equal steps from a contact.
 
     `contact` is the distance of the nearest atoms at the start of a scan, drawn from the range.
@@ -88,16 +94,14 @@ class DimerScansSource(_Source):
     """
 
     kind: Literal["dimer-scans"]
-    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
     scans: int = Field(gt=0)
-    conformers: int = Field(default=2, gt=0)
     contact: Range = (1.6, 2.6)
     step: float = Field(default=0.3, gt=0.0)
     points: int = Field(default=8, gt=1)
     stacked_share: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
-class ProtonTransfersSource(_Source):
+class ProtonTransfersSource(TwoMoleculesSource):
     """A donor, an acceptor, and a proton between them, in the order of each of `pairs`.
 
     `distance` is that of the donating N or O from the accepting atom, one of the elements
@@ -106,9 +110,7 @@ class ProtonTransfersSource(_Source):
     """
 
     kind: Literal["proton-transfers"]
-    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
     conformations: int = Field(gt=0)
-    conformers: int = Field(default=2, gt=0)
     distance: Range = (2.3, 3.0)
     progress: Range = (0.0, 1.0)
     acceptors: tuple[int, ...] = Field(default=(7, 8), min_length=1)
