@@ -12,6 +12,7 @@ from trip_mm.cli.main import app
 from trip_mm.simulation.schema import load_protocol, load_system
 from trip_mm.training.config import parse_training_config
 from trip_mm.training.dataset import Dataset
+from trip_mm.training.reach import describe_unreached
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,6 +53,8 @@ def test_yaml_of_the_training_page_loads() -> None:
     assert found["O"] == pytest.approx(-2042.009512)
     config = parse_training_config(tuning, "tuning")
     assert config.frozen == ("embedding", "blocks.0")
+    assert config.budget.max_epochs is not None
+    assert describe_unreached(config, 5 * config.budget.max_epochs) == []  # with data/quick.h5
 
 
 def test_labels_with_names_of_other_programs_are_renamed_and_read(

@@ -556,6 +556,21 @@ def test_early_stopping_ends_a_run(tmp_path, data_file):
     assert min(losses) == losses[-3]
 
 
+def test_what_the_budget_ends_before_is_named_at_the_start(tmp_path, data_file):
+    config = write_config(
+        tmp_path / "train.yaml",
+        data_file,
+        schedule={"kind": "plateau", "patience": 2, "warmup_steps": 2},
+        validation={"every_steps": 4, "early_stopping": 2},
+    )
+    lines: list[str] = []
+    train(config, tmp_path / "out", report=lines.append)
+    named = [i for i, line in enumerate(lines) if line.startswith("without effect: ")]
+    assert ["schedule.patience" in lines[i] for i in named] == [True, False]
+    assert "validation.early_stopping" in lines[named[1]]
+    assert named[-1] < min(i for i, line in enumerate(lines) if line.startswith("step "))
+
+
 def test_cuda_that_is_absent_is_refused(tmp_path, data_file):
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is there")

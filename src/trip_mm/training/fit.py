@@ -40,6 +40,7 @@ from trip_mm.training.module import TrainingModule, loss_settings
 from trip_mm.training.preparation import Prepared, set_statistics
 from trip_mm.training.processes import Processes
 from trip_mm.training.progress import ProgressCallback
+from trip_mm.training.reach import describe_unreached
 from trip_mm.training.record import (
     CHECKPOINT,
     Place,
@@ -145,6 +146,8 @@ def _fit(
         conclusion,
     ]
     place.report(_describe_network(potential, per_epoch, place.processes))
+    for line in describe_unreached(config, n_steps):
+        place.report(f"without effect: {line}")
     trainer = _lightning_trainer(config, n_steps, place, callbacks)
     _run_loop(trainer, module, stream, place)
     if not conclusion.is_done:
