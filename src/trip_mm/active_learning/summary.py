@@ -91,6 +91,8 @@ def plot_rounds(rows: Sequence[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
+    from trip_mm.training.plots import set_log_axis
+
     numbers = [row["round"] for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for key, label, marker in (
@@ -102,7 +104,8 @@ def plot_rounds(rows: Sequence[Row], path: Path) -> None:
         left.plot(numbers, values, marker=marker, label=label)
     threshold = rows[-1]["threshold_kcal_per_mol_per_angstrom"]
     left.axhline(threshold, color="black", linewidth=0.8, linestyle="--", label="threshold")
-    left.set(xlabel="round", ylabel="force disagreement of a frame (kcal/mol/Å)", yscale="log")
+    left.set(xlabel="round", ylabel="force disagreement of a frame (kcal/mol/Å)")
+    set_log_axis(left)
     left.legend(fontsize="small", frameon=False)
     right.bar(numbers, [row["n_labelled"] for row in rows], label="added")
     failed = [row["n_failed"] for row in rows]

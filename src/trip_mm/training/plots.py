@@ -8,16 +8,37 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from trip_mm.training.evaluate import ALL, Predictions
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 _FORCE_SUFFIX = ".force_mae_kcal_per_mol_per_angstrom"
 _MOST_POINTS = 20_000
+_MOST_MARKED = 50
+"""Validations up to which each is marked; a single one draws no line."""
+
+
+class _PlainLogFormatter(LogFormatter):
+    """Writes 19.5 where matplotlib's own writes 1.95 x 10^1; labels the same ticks."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Returns the label of a tick, empty where it gets none."""
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def set_log_axis(axes: Axes) -> None:
+    """Makes the y axis logarithmic, with plain numbers as labels."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(_PlainLogFormatter())
+    axes.yaxis.set_minor_formatter(_PlainLogFormatter())
 
 
 def plot_learning_curve(log: Mapping[str, Sequence[float]], path: Path) -> None:
     """Draws training loss and held-out force errors against steps.
+
+    One class has no line of all classes, which would cover its own.
 
     Args:
         log: columns of the training log.
@@ -25,17 +46,21 @@ def plot_learning_curve(log: Mapping[str, Sequence[float]], path: Path) -> None:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     steps = log.get("step", [])
-    left.plot(steps, log.get("train_loss", []), label="training")
-    left.set(xlabel="step", ylabel="training loss", yscale="log")
-    for name, values in log.items():
-        if name.endswith(_FORCE_SUFFIX):
-            label = name.removesuffix(_FORCE_SUFFIX)
-            color, width = ("black", 2.0) if label == ALL else (None, 1.2)
-            right.plot(steps, values, label=label, color=color, linewidth=width)
-    right.set(xlabel="step", ylabel="held-out force MAE (kcal/mol/Å)", yscale="log")
+    marker = "." if len(steps) <= _MOST_MARKED else None
+    left.plot(steps, log.get("train_loss", []), label="training", marker=marker)
+    left.set(xlabel="step", ylabel="training loss")
+    labels = [n.removesuffix(_FORCE_SUFFIX) for n in log if n.endswith(_FORCE_SUFFIX)]
+    for label in labels:
+        if label == ALL and len(labels) <= 2:
+            continue
+        color, width = ("black", 2.0) if label == ALL else (None, 1.2)
+        values = log[label + _FORCE_SUFFIX]
+        right.plot(steps, values, label=label, color=color, linewidth=width, marker=marker)
+    right.set(xlabel="step", ylabel="held-out force MAE (kcal/mol/Å)")
     if right.lines:
         right.legend(fontsize="small", frameon=False)
     for axes in (left, right):
+        set_log_axis(axes)
         axes.grid(alpha=0.3, which="both", linewidth=0.5)
     figure.savefig(path, dpi=150)
     plt.close(figure)
