@@ -135,16 +135,16 @@ def write_recipe(path: Path, source: str) -> Path:
 )
 def test_ranges_are_checked(tmp_path: Path, source: str, message: str) -> None:
     path = write_recipe(tmp_path / "recipe.yaml", source)
-    with pytest.raises(ConfigError, match=rf"recipe\.yaml: sources\.0\..*{message}"):
+    with pytest.raises(ConfigError, match=rf"recipe\.yaml: sources\[0\]\..*{message}"):
         load_recipe(path)
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (f"{SPICE}, displacement: [0.0, .nan]", r"displacement\.1: .*finite"),
+        (f"{SPICE}, displacement: [0.0, .nan]", r"displacement\[1\]: .*finite"),
         (f"{WATER}, interval_ps: .inf", "interval_ps: .*finite"),
-        (WATER.replace("300.0", ".inf"), r"temperatures_k\.0: .*finite"),
+        (WATER.replace("300.0", ".inf"), r"temperatures_k\[0\]: .*finite"),
     ],
 )
 def test_numbers_are_finite(tmp_path: Path, source: str, message: str) -> None:
@@ -155,7 +155,7 @@ def test_numbers_are_finite(tmp_path: Path, source: str, message: str) -> None:
 def test_a_class_has_one_rule_of_splitting(tmp_path: Path) -> None:
     two = f"{SPICE}, split_by: source}}, {{{WATER}"
     with pytest.raises(
-        ConfigError, match=r"recipe\.yaml: sources\.1\.split_by: class c is split by"
+        ConfigError, match=r"recipe\.yaml: sources\[1\]\.split_by: class c is split by"
     ):
         load_recipe(write_recipe(tmp_path / "recipe.yaml", two))
     same = f"{SPICE}, split_by: source}}, {{{WATER}, split_by: source"

@@ -422,7 +422,7 @@ VALID = {"name": "x", "data": {"files": ["a.h5"]}, "budget": {"max_steps": 3}}
         ({"ema_decay": 1.0}, r"ema_decay"),
         ({"name": "a/b"}, r"name"),
         ({"colour": "red"}, r"colour: unknown key"),
-        ({"preset": "these"}, r"train.yaml: preset: 'these' is not one of thesis"),
+        ({"preset": "these"}, r"train.yaml: preset: 'these' is not known; did you mean 'thesis'"),
         ({"frozen": ["embedding"]}, r"frozen: random weights"),
         ({"precision": "float16"}, r"precision"),
         ({"committee": 1}, r"committee"),
@@ -540,16 +540,15 @@ def test_test_files_of_another_level_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"preset": "trip-xl"}, "trip-xl"),
-        ({"n_chanels": 4}, r"model.n_chanels: unknown key"),
-        ({"preset": "trip-s", "n_heads": 3}, "model: n_heads"),
-        ({"elements": ["H", "Qq"]}, "model"),
+        ({"preset": "trip-xl"}, "preset: 'trip-xl'"),
+        ({"n_chanels": 4}, "n_chanels: unknown key"),
+        ({"preset": "trip-s", "n_heads": 3}, "n_heads"),
+        ({"elements": ["H", "Qq"]}, "elements"),
     ],
 )
 def test_model_settings_are_checked(model, message):
-    config = parse_training_config({**VALID, "model": model}, "train.yaml")
-    with pytest.raises(ConfigError, match=message):
-        resolve_model_config(config)
+    with pytest.raises(ConfigError, match=rf"^train\.yaml: model\.{message}"):
+        parse_training_config({**VALID, "model": model}, "train.yaml")
 
 
 def test_a_missing_checkpoint_is_not_replaced_by_one_of_its_name(tmp_path: Path, monkeypatch):

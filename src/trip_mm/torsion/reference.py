@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
@@ -31,6 +30,7 @@ from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
 from trip_mm.locking import locked
+from trip_mm.simulation.config_io import read_yaml, validate
 from trip_mm.torsion.comparison import model_sha256
 from trip_mm.torsion.dihedrals import Dihedral, dihedral_from_indices, dihedral_from_smarts
 from trip_mm.torsion.record_files import write_hdf5
@@ -127,15 +127,7 @@ def load_recipe(path: Path) -> ReferenceRecipe:
     Raises:
         ConfigError: unreadable, or a field that is missing, unknown or of the wrong kind.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        recipe = ReferenceRecipe.model_validate(document)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+    recipe = validate(ReferenceRecipe, read_yaml(path), str(path))
     return recipe.model_copy(update={"molecules": path.parent / recipe.molecules})
 
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trip_mm.errors import ConfigError
-from trip_mm.simulation.config_io import read_yaml
+from trip_mm.simulation.config_io import read_yaml, validate
+from trip_mm.training.network import network_config
 from trip_mm.training.presets import with_preset
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -249,6 +250,10 @@ class TrainingConfig(Section):
                 "precision: differences of bf16-mixed energies have no digits left; set "
                 "optimizer.force_gradient to double-backward"
             )
+        try:
+            network_config(self.model)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
 
@@ -279,20 +284,4 @@ def parse_training_config(values: Mapping[str, Any], where: str) -> TrainingConf
     Raises:
         ConfigError: naming every offending key.
     """
-    try:
-        return TrainingConfig.model_validate(with_preset(values, where))
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'top level'}: "
-            f"{_advice(item['type'], item['msg'])}"
-            for item in error.errors()
-        ]
-        raise ConfigError(f"{where}: " + "; ".join(problems)) from None
-
-
-def _advice(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "unknown key; remove it or correct its spelling"
-    if kind == "missing":
-        return "is required; add it"
-    return message.removeprefix("Value error, ")
+    return validate(TrainingConfig, with_preset(values, where), where)

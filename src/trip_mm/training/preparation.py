@@ -1,17 +1,16 @@
 """What a training run starts from: the network's configuration, the data, the initial weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trip_mm.checkpoint import load_potential, new_potential, registry, trained_level
 from trip_mm.committee import load_committee
-from trip_mm.elements import SYMBOLS, atomic_number
-from trip_mm.errors import ConfigError, DataError, UnsupportedElementError
+from trip_mm.elements import SYMBOLS
+from trip_mm.errors import ConfigError, DataError
 from trip_mm.model.config import TripConfig
 from trip_mm.potential import TripPotential
 from trip_mm.training.checks import check_block
@@ -19,6 +18,7 @@ from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore, build_store, usable
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.levels import same_level
+from trip_mm.training.network import network_config
 from trip_mm.training.record import Place, TrainingData, recorded_held_out
 from trip_mm.training.splits import advise_to_hold_out, describe_too_few, draw_split
 from trip_mm.training.spool_identity import SpoolSettings
@@ -91,43 +91,14 @@ def prepare(
 
 
 def resolve_model_config(config: TrainingConfig) -> TripConfig:
-    """Resolves `model: {preset: ..., ...}`; elements may be symbols.
-
-    A run that starts from a checkpoint and says nothing of `model` takes the checkpoint's.
+    """Returns the network of `model`, or of the checkpoint where `model` is left out.
 
     Raises:
-        ConfigError: unknown preset, unknown key or a value that does not fit.
+        ConfigError: `model` means nothing.
     """
     if config.initial is not None and "model" not in config.model_fields_set:
         return _initial_members(config)[0].config
-    values = dict(config.model)
-    base = TripConfig.preset(str(values.pop("preset", "trip"))).to_dict()
-    unknown = sorted(set(values) - {field.name for field in fields(TripConfig)})
-    if unknown:
-        raise ConfigError(
-            f"model.{unknown[0]}: unknown key; known are preset, "
-            f"{', '.join(sorted(field.name for field in fields(TripConfig)))}"
-        )
-    if "elements" in values:
-        values["elements"] = _atomic_numbers(values["elements"])
-    try:
-        return TripConfig.from_dict({**base, **values})
-    except (ConfigError, TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from None
-
-
-def _atomic_numbers(elements: Any) -> list[int]:
-    """Reads a list of symbols or atomic numbers.
-
-    Raises:
-        ConfigError: not a list, or something in it names no element.
-    """
-    if not isinstance(elements, list):
-        raise ConfigError(f"model.elements: {elements!r} is not a list; write [H, C, N, O]")
-    try:
-        return sorted(e if isinstance(e, int) else atomic_number(str(e)) for e in elements)
-    except UnsupportedElementError as error:
-        raise ConfigError(f"model.elements: {error}") from None
+    return network_config(config.model)
 
 
 def load_data(config: TrainingConfig, model_config: TripConfig, place: Place) -> TrainingData:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trip_mm.errors import ConfigError
+from trip_mm.simulation.config_io import describe_type, did_you_mean
 
 PRESETS: dict[str, dict[str, Any]] = {
     "thesis": {
@@ -46,8 +47,10 @@ def with_preset(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     name = own.pop("preset", None)
     if name is None:
         return own
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ConfigError(f"{where}: preset: {name!r} is not one of {', '.join(PRESETS)}")
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: preset: is {describe_type(name)}, expected text")
+    if name not in PRESETS:
+        raise ConfigError(f"{where}: preset: {name!r} is not known{did_you_mean(name, [*PRESETS])}")
     preset = dict(PRESETS[name])
     if own.get("initial") is not None and "model" not in own:
         preset.pop("model", None)

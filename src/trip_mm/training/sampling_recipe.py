@@ -14,13 +14,12 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from trip_mm.errors import ConfigError
-from trip_mm.simulation.config_io import read_yaml
+from trip_mm.simulation.config_io import problems, read_yaml, validate
 
 Bound = TypeVar("Bound", int, float)
 
@@ -222,10 +221,11 @@ class TrajectorySource(_Source):
     @model_validator(mode="after")
     def _centre_is_kept(self) -> "TrajectorySource":
         if self.around == "water" and self.n_waters[0] < 1:
-            raise ValueError(
-                f"n_waters: {list(self.n_waters)} with around: water, which counts the central "
-                "one; start at 1 or more"
+            message = (
+                f"{list(self.n_waters)} with around: water, which counts the central one; start "
+                "at 1 or more"
             )
+            raise problems([("n_waters", message)])
         return self
 
 
@@ -270,11 +270,11 @@ class Recipe(BaseModel):
         for number, source in enumerate(self.sources):
             rule = rules.setdefault(source.system_class, source.split_by)
             if rule != source.split_by:
-                raise ValueError(
-                    f"sources.{number}.split_by: class {source.system_class} is split by "
-                    f"{source.split_by} here and by {rule} in an earlier source; write one of them "
-                    "in both, or name another class"
+                message = (
+                    f"class {source.system_class} is split by {source.split_by} here and by {rule} "
+                    "in an earlier source; write one of them in both, or name another class"
                 )
+                raise problems([(f"sources.{number}.split_by", message)])
         return self
 
     def scaled(self) -> "Recipe":
@@ -298,11 +298,4 @@ def load_recipe(path: Path) -> Recipe:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe; see recipes/ for examples")
-    try:
-        return Recipe.model_validate(read_yaml(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}." for part in first["loc"]).removesuffix(".")
-        message = first["msg"].removeprefix("Value error, ")
-        named = f"{where}: {message}" if where else message
-        raise ConfigError(f"{path}: {named}; correct the recipe") from None
+    return validate(Recipe, read_yaml(path), str(path))
