@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trip_mm.errors import ConfigError
+from trip_mm.errors import ConfigError, DataError
+from trip_mm.training.sampling import sample_recipe
 from trip_mm.training.sampling_molecules import (
     build_molecule,
     sample_dimer_scans,
@@ -101,6 +102,7 @@ def test_shipped_pairs_are_neutral() -> None:
 
 
 # Sources without their ranges.
+WATERS = "kind: water-scan, class: w, conformations: 1"
 WATER = "kind: liquid-water, class: c, temperatures_k: [300.0], snapshots: 1"
 FRAMES = "kind: trajectory, class: c, topology: t.pdb, trajectory: t.xtc, conformations: 1"
 PROTONS = "kind: proton-transfers, class: c, pairs: [[O, O]], conformations: 1"
@@ -190,3 +192,50 @@ def test_recipes_are_read_strictly(tmp_path: Path) -> None:
 )
 def test_what_is_no_range_need_not_ascend(tmp_path: Path, source: str) -> None:
     assert load_recipe(write_recipe(tmp_path / "recipe.yaml", source)).sources
+
+
+SMILES_LIST = "class: m, smiles: some.smi, conformations: 1, conformers: 1"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (f"kind: molecules, {SMILES_LIST}", r"smiles: \S*some\.smi: no such file of SMILES; write"),
+        (f"kind: stretched-bonds, {SMILES_LIST}", r"smiles: \S*some\.smi: no such file"),
+        (
+            f"kind: molecules, {SMILES_LIST.replace('some', 'bad')}",
+            r"smiles: \S*bad\.smi: SMILES 'C\(' cannot be read",
+        ),
+        (SPICE, r"file: \S*s\.hdf5: no such file; give its directory with --data"),
+        (FRAMES, r"topology: \S*t\.pdb: no such file; give its directory with --data"),
+        (FRAMES.replace("t.pdb", "bad.smi"), r"trajectory: \S*t\.xtc: no such file"),
+        (
+            PEPTIDES.replace("GLY", "GLY-GLX"),
+            "peptides: peptide 'GLY-GLX': residue 'GLX' is unknown",
+        ),
+        ("kind: pairs, class: p, pairs: [[O, Q]], conformations: 1", "pairs: SMILES 'Q' cannot"),
+    ],
+)
+def test_what_a_source_needs_is_checked_before_anything_is_sampled(
+    tmp_path: Path, source: str, message: str
+) -> None:
+    (tmp_path / "bad.smi").write_text("C\nC(\n")
+    path = write_recipe(tmp_path / "r.yaml", f"{WATERS}}}, {{{source}")
+    reported: list[str] = []
+    with pytest.raises((ConfigError, DataError), match=rf"r\.yaml: sources\[1\]\.{message}"):
+        sample_recipe(path, tmp_path / "g.h5", report=lambda kind, n: reported.append(kind))
+    assert reported == []
+
+
+def test_a_missing_list_of_formulas_to_keep_out_is_found_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"name: x\nseed: 1\nkeep_out: out.smi\nsources: [{{{WATERS}}}]\n")
+    with pytest.raises(ConfigError, match=r"r\.yaml: keep_out: \S*out\.smi: no such file"):
+        sample_recipe(path, tmp_path / "g.h5")
+
+
+def test_what_is_wrong_with_a_source_names_it(tmp_path: Path) -> None:
+    (tmp_path / "some.smi").write_text("C[NH3+]\n")
+    path = write_recipe(tmp_path / "r.yaml", f"{WATERS}}}, {{kind: molecules, {SMILES_LIST}")
+    with pytest.raises(ConfigError, match=r"r\.yaml: sources\[1\]: .* net charge of \+1"):
+        sample_recipe(path, tmp_path / "g.h5")

@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
 import numpy as np
-from rdkit import Chem
 
-from trip_mm.elements import formula
-from trip_mm.errors import ConfigError
 from trip_mm.files import make_directory
 from trip_mm.training.formats_write import FileHeader, write_geometries
 from trip_mm.training.groups import Conformation
 from trip_mm.training.sampling_clusters import sample_liquid_water, sample_peptides
+from trip_mm.training.sampling_inputs import check_inputs, excluded_formulas, naming
 from trip_mm.training.sampling_molecules import (
     read_smiles,
     sample_diatomics,
@@ -70,14 +68,16 @@ def sample_recipe(
         DataError: a file of geometries that it names is missing or malformed.
     """
     recipe = load_recipe(recipe_path).scaled()
+    directories = (recipe_path.parent, data or recipe_path.parent)
+    check_inputs(recipe, recipe_path, directories[1])
     make_directory(out.parent)
     conformations: list[Conformation] = []
     all_left_out: Counter[str] = Counter()
     for index, source in enumerate(recipe.sources):
         rng = np.random.default_rng([recipe.seed, index])
         left_out: dict[str, int] = {}
-        directories = (recipe_path.parent, data or recipe_path.parent)
-        found = list(iterate_source(recipe, source, directories, rng, left_out))
+        with naming(f"{recipe_path}: sources[{index}]"):
+            found = list(iterate_source(recipe, source, directories, rng, left_out))
         report(source.kind, len(found))
         for reason, count in left_out.items():
             report(f"left out, {reason}", count)
@@ -147,21 +147,3 @@ def iterate_source(
     if isinstance(source, StretchedBondsSource):
         return sample_stretched_bonds(source, read_smiles(directory / source.smiles), excluded, rng)
     return sample_water_scan(source, rng)
-
-
-def excluded_formulas(recipe: Recipe, directory: Path) -> frozenset[str]:
-    """Returns the formulas of the molecules in the recipe's `keep_out` file.
-
-    Raises:
-        ConfigError: the file is missing, or a SMILES in it cannot be read.
-    """
-    if recipe.keep_out is None:
-        return frozenset()
-    path = directory / recipe.keep_out
-    formulas = set()
-    for smiles in read_smiles(path):
-        mol = Chem.MolFromSmiles(smiles)
-        if mol is None:
-            raise ConfigError(f"{path}: SMILES {smiles!r} cannot be read; correct it")
-        formulas.add(formula(a.GetAtomicNum() for a in Chem.AddHs(mol).GetAtoms()))
-    return frozenset(formulas)

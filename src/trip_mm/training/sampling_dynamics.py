@@ -85,6 +85,30 @@ class Liquid:
     cell: Positions | None
 
 
+def check_sequence(sequence: str) -> list[str]:
+    """Returns the residues of a peptide.
+
+    Args:
+        sequence: such as `ALA-ALA-ALA` or `ACE-GLY-NME`.
+
+    Raises:
+        ConfigError: a residue is unknown or alone, or a cap is not at its end.
+    """
+    names = sequence.split("-")
+    unknown = [name for name in names if name not in _RESIDUES]
+    if unknown:
+        raise ConfigError(
+            f"peptide {sequence!r}: residue {unknown[0]!r} is unknown; use {', '.join(_RESIDUES)}"
+        )
+    if len(names) < 2 or "ACE" in names[1:] or "NME" in names[:-1]:
+        raise ConfigError(
+            f"peptide {sequence!r}: Amber14 knows chains of two residues or more, with ACE only "
+            "first and NME only last; write other molecules as SMILES in a source of kind "
+            "molecules or pairs"
+        )
+    return names
+
+
 def build_peptide(sequence: str, seed: int) -> tuple[app.Topology, Positions]:
     """Builds a peptide from residues joined by hyphens, extended as ETKDG makes it.
 
@@ -102,18 +126,7 @@ def build_peptide(sequence: str, seed: int) -> tuple[app.Topology, Positions]:
         ConfigError: a residue is unknown or alone, a cap is not at its end, or the peptide cannot
             be embedded.
     """
-    names = sequence.split("-")
-    unknown = [name for name in names if name not in _RESIDUES]
-    if unknown:
-        raise ConfigError(
-            f"peptide {sequence!r}: residue {unknown[0]!r} is unknown; use {', '.join(_RESIDUES)}"
-        )
-    if len(names) < 2 or "ACE" in names[1:] or "NME" in names[:-1]:
-        raise ConfigError(
-            f"peptide {sequence!r}: Amber14 knows chains of two residues or more, with ACE only "
-            "first and NME only last; write other molecules as SMILES in a source of kind "
-            "molecules or pairs"
-        )
+    names = check_sequence(sequence)
     zwitterion_start, zwitterion_end = names[0] != "ACE", names[-1] != "NME"
     smiles = "".join(_RESIDUES[name][0] for name in names) + ("[O-]" if zwitterion_end else "")
     labels = [(i, atom) for i, name in enumerate(names) for atom in _RESIDUES[name][1]]

@@ -80,17 +80,26 @@ def read_smiles(path: Path) -> list[str]:
     return found
 
 
+def parse_smiles(smiles: str) -> Chem.Mol:
+    """Reads a SMILES, without hydrogens that it leaves out.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    with rdBase.BlockLogs():
+        parsed = Chem.MolFromSmiles(smiles)
+    if parsed is None:
+        raise ConfigError(f"SMILES {smiles!r} cannot be read; correct it")
+    return parsed
+
+
 def build_molecule(smiles: str, n_conformers: int, seed: int) -> Molecule:
     """Embeds a molecule with ETKDG and relaxes the conformers with MMFF94.
 
     Raises:
         ConfigError: the SMILES cannot be read or cannot be embedded.
     """
-    with rdBase.BlockLogs():
-        parsed = Chem.MolFromSmiles(smiles)
-    if parsed is None:
-        raise ConfigError(f"SMILES {smiles!r} cannot be read; correct it")
-    mol = Chem.AddHs(parsed)
+    mol = Chem.AddHs(parse_smiles(smiles))
     parameters: Any = ETKDGv3()
     parameters.randomSeed = seed % (2**31 - 1)
     if len(EmbedMultipleConfs(mol, n_conformers, parameters)) == 0:
