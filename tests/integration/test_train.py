@@ -582,7 +582,7 @@ def test_cuda_that_is_absent_is_refused(tmp_path, data_file):
 def test_test_files_are_opened_before_training(tmp_path, data_file):
     data = {"files": [str(data_file)], "test_files": ["missing.h5"]}
     config = write_config(tmp_path / "train.yaml", data_file, data=data)
-    with pytest.raises(DataError, match=r"data\.test_files: .*missing\.h5"):
+    with pytest.raises(DataError, match=r"data\.test_files: .*missing\.h5: no such file"):
         train(config, tmp_path / "out", report=silent)
     assert not (tmp_path / "out" / "log.csv").exists()
 
@@ -608,8 +608,23 @@ def test_elements_outside_the_model_name_the_group(tmp_path, data_file):
     values = yaml.safe_load(config.read_text())
     values["model"]["elements"] = ["H", "C"]
     config.write_text(yaml.safe_dump(values))
-    with pytest.raises(DataError, match=r"molecule/\w+: holds O"):
+    with pytest.raises(DataError, match=r"labels\.h5: molecule/\w+: holds O"):
         train(config, tmp_path / "out", report=silent)
+
+
+@pytest.mark.parametrize("start", [train, ablate])
+@pytest.mark.parametrize("key", ["files", "test_files"])
+def test_missing_data_name_the_configuration_and_the_key(tmp_path, data_file, start, key):
+    (tmp_path / "recipes").mkdir()
+    data = {"files": [str(data_file)], key: ["../recipes/../data/absent.h5"]}
+    config = write_config(tmp_path / "recipes" / "train.yaml", data_file, data=data)
+    with pytest.raises(DataError) as raised:
+        start(config, tmp_path / "out", report=silent)
+    assert str(raised.value) == (
+        f"{config}: data.{key}: {tmp_path}/data/absent.h5: no such file; make it with trip-mm "
+        "label, or correct the name"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_four_networks_are_compared_and_the_comparison_resumes(tmp_path, data_file):

@@ -13,7 +13,7 @@ from trip_mm.errors import DataError
 from trip_mm.training.config import SplitConfig
 from trip_mm.training.dataset import Dataset, FixedKeys
 from trip_mm.training.formats_write import FileHeader, write_conformations, write_geometries
-from trip_mm.training.groups import Conformation
+from trip_mm.training.groups import Conformation, group_conformations, group_place
 from trip_mm.training.record import recorded_held_out
 from trip_mm.training.splits import advise_to_hold_out, describe_too_few, draw_split
 from trip_mm.units import HARTREE_TO_EV
@@ -320,6 +320,20 @@ def test_several_files_preload_and_pickle(tmp_path: Path) -> None:
     for first, second in zip(dataset, loaded, strict=True):
         np.testing.assert_array_equal(first.positions, second.positions)
         assert first.energy == second.energy
+
+
+def test_groups_of_every_layout_say_where_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("ase", reason="extended XYZ is read by ASE")
+    (tmp_path / "a.xyz").write_text('1\nenergy=-1.0 pbc="F F F"\nH 0 0 0\n')
+    (group,) = Dataset.open(tmp_path / "a.xyz").groups
+    assert group_place(group) == f"{tmp_path / 'a.xyz'}: {group.system_class}/H"
+    water = make_conformation("OHH", "a")
+    write_conformations(tmp_path / "a.h5", [water], FileHeader("test", "made", {}))
+    opened = Dataset.open(tmp_path / "a.h5")
+    places = [group_place(group) for group in (*opened.groups, *opened.preload().groups)]
+    assert places == [f"{tmp_path / 'a.h5'}: {water.system_class}/{water.formula}"] * 2
+    (bare,) = group_conformations([water], {})
+    assert group_place(bare) == f"{water.system_class}/{water.formula}"
 
 
 def test_refusals_name_the_file(tmp_path: Path) -> None:

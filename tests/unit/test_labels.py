@@ -237,6 +237,12 @@ def test_a_file_grows_only_beside_its_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tblite")
+def test_missing_geometries_are_asked_for_as_such(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"g\.h5: no such file; make geometries with"):
+        label(LabelJob(tmp_path / "g.h5", tmp_path / "l.h5", "gfn2"))
+
+
+@pytest.mark.usefixtures("tblite")
 def test_labels_do_not_replace_their_geometries(tmp_path: Path) -> None:
     write_waters(tmp_path / "g.h5", 1)
     (tmp_path / "link.h5").symlink_to(tmp_path / "g.h5")

@@ -13,7 +13,7 @@ from trip_mm.evaluation.molecules import by_molecule
 from trip_mm.evaluation.predictors import Predictor
 from trip_mm.training.checks import check_labels
 from trip_mm.training.dataset import Dataset
-from trip_mm.training.groups import Block, Group, group_name
+from trip_mm.training.groups import Block, Group, group_place
 
 _BATCH_ATOMS = 2000
 _KEEP_EVERY_S = 1.0
@@ -190,7 +190,7 @@ def _labelled_blocks(group: Group) -> Iterator[Block]:
     step = max(1, _BATCH_ATOMS // len(group.atomic_numbers))
     for start in range(0, group.n_conformations, step):
         block = group.read(slice(start, start + step))
-        check_labels(group_name(group), block, start)
+        check_labels(group_place(group), block, start)
         yield block
 
 

@@ -9,7 +9,7 @@ from trip_mm.checkpoint import read_checkpoint
 from trip_mm.errors import ConfigError
 from trip_mm.files import write_json
 from trip_mm.model.config import PRESETS
-from trip_mm.training.config import TrainingConfig, load_training_config
+from trip_mm.training.config import TrainingConfig, check_data_files, load_training_config
 from trip_mm.training.evaluate import ALL, Accuracy
 from trip_mm.training.processes import launched_processes
 from trip_mm.training.progress import Tell, tell_nobody
@@ -88,6 +88,7 @@ def ablate(
             f"{config_path}: ablations start from random weights, one model each; remove "
             "`committee` and `initial`"
         )
+    check_data_files(base, config_path)
     out = Path(out_dir)
     is_first = launched_processes().is_first
     models = {}

@@ -6,7 +6,7 @@ import numpy as np
 
 from trip_mm.elements import SYMBOLS
 from trip_mm.errors import DataError
-from trip_mm.training.groups import Block, Group, group_name
+from trip_mm.training.groups import Block, Group, group_place
 
 
 def check_block(
@@ -23,7 +23,7 @@ def check_block(
     Raises:
         DataError: as `check_labels`, or an element has no lone-atom energy.
     """
-    where = group_name(group)
+    where = group_place(group)
     for number in sorted({int(z) for z in group.atomic_numbers}):
         if number not in lone_atom_energies:
             raise DataError(

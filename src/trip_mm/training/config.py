@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from trip_mm.errors import ConfigError
+from trip_mm.errors import ConfigError, DataError
 from trip_mm.simulation.config_io import read_yaml, validate
 from trip_mm.training.network import network_config
 from trip_mm.training.presets import with_preset
@@ -272,6 +272,25 @@ def load_training_config(path: str | Path) -> TrainingConfig:
     test_files = tuple(folder / file for file in config.data.test_files)
     data = config.data.model_copy(update={"files": files, "test_files": test_files})
     return config.model_copy(update={"data": data, "initial": initial})
+
+
+def check_data_files(config: TrainingConfig, path: str | Path) -> None:
+    """Refuses a configuration whose data are not there.
+
+    Args:
+        config: with absolute file names.
+        path: where it was read.
+
+    Raises:
+        DataError: naming the configuration, the key and the file.
+    """
+    for key, files in (("files", config.data.files), ("test_files", config.data.test_files)):
+        for file in files:
+            if not file.exists():
+                raise DataError(
+                    f"{path}: data.{key}: {file.resolve()}: no such file; make it with trip-mm "
+                    "label, or correct the name"
+                )
 
 
 def parse_training_config(values: Mapping[str, Any], where: str) -> TrainingConfig:

@@ -24,7 +24,7 @@ Our own layout, format version 1, one group per class of system and formula::
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -265,5 +265,5 @@ def _integers(group: Any, key: str, rows: slice, n_conf: int, default: int) -> N
 def _xyz_contents(path: Path) -> FileContents:
     frames = read_frames(path)
     labelled = any(np.isfinite(item.energy) for item in frames.conformations)
-    groups = tuple(group_conformations(frames.conformations, {}))
-    return FileContents(groups, frames.level_of_theory, {}, {}, labelled)
+    groups = [replace(g, path=path) for g in group_conformations(frames.conformations, {})]
+    return FileContents(tuple(groups), frames.level_of_theory, {}, {}, labelled)

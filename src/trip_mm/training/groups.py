@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -62,15 +63,22 @@ def group_name(group: Group) -> str:
     return str(getattr(group, "name", f"{group.system_class}/{group.formula}"))
 
 
+def group_place(group: Group) -> str:
+    """Returns the name of a group behind that of its file, where it came from one."""
+    path = getattr(group, "path", None)
+    return group_name(group) if path is None else f"{path}: {group_name(group)}"
+
+
 @dataclass(frozen=True)
 class MemoryGroup:
-    """A group whose conformations are held in memory."""
+    """A group whose conformations are held in memory; `path` is the file that they came from."""
 
     system_class: str
     formula: str
     split_by: str
     atomic_numbers: NDArray[np.int64]
     block: Block
+    path: Path | None = None
 
     @property
     def n_conformations(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trip_mm.errors import ConfigError
+from trip_mm.errors import ConfigError, DataError
 from trip_mm.files import make_directory
 from trip_mm.locking import locked
 from trip_mm.training.dataset import Dataset, expand_files
@@ -117,6 +117,11 @@ def label(
     """
     workers = Workers(processes, scheduler)
     method = find_method(job.method)
+    if not job.geometries.exists():
+        raise DataError(
+            f"{job.geometries}: no such file; make geometries with trip-mm sample, or correct the "
+            "name"
+        )
     _refuse_to_replace_geometries(job)
     dataset = Dataset.open(job.geometries)
     geometries = index_geometries(dataset)

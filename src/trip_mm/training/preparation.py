@@ -17,6 +17,7 @@ from trip_mm.training.checks import check_block
 from trip_mm.training.config import TrainingConfig
 from trip_mm.training.conformations import ConformationStore, build_store, usable
 from trip_mm.training.dataset import Dataset
+from trip_mm.training.groups import group_place
 from trip_mm.training.levels import same_level
 from trip_mm.training.network import network_config
 from trip_mm.training.record import Place, TrainingData, recorded_held_out
@@ -165,8 +166,8 @@ def _refuse_unknown_elements(dataset: Dataset, model_config: TripConfig) -> None
         unknown = sorted({int(z) for z in group.atomic_numbers} - set(model_config.elements))
         if unknown:
             raise DataError(
-                f"{group.system_class}/{group.formula}: holds {SYMBOLS[unknown[0]]}, which "
-                "model.elements lacks; add it there or leave the file out"
+                f"{group_place(group)}: holds {SYMBOLS[unknown[0]]}, which model.elements lacks; "
+                "add it there or leave the file out"
             )
 
 

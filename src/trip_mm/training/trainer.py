@@ -8,7 +8,7 @@ import torch
 from trip_mm.committee import save_committee
 from trip_mm.errors import ConfigError, RunDirectoryError
 from trip_mm.potential import TripPotential
-from trip_mm.training.config import TrainingConfig, load_training_config
+from trip_mm.training.config import TrainingConfig, check_data_files, load_training_config
 from trip_mm.training.fit import fit_and_export
 from trip_mm.training.preparation import (
     Prepared,
@@ -52,6 +52,7 @@ def train(
         TrainingError: the loss became infinite.
     """
     config = load_training_config(config_path)
+    check_data_files(config, config_path)
     return train_config(config, Path(out_dir), resume=resume, report=report, tell=tell)
 
 
