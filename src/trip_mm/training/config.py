@@ -267,11 +267,16 @@ def load_training_config(path: str | Path) -> TrainingConfig:
     path = Path(path)
     config = parse_training_config(read_yaml(path), str(path))
     folder = path.resolve().parent
-    files = tuple(folder / file for file in config.data.files)
+    files = tuple(_beside(folder, file) for file in config.data.files)
     initial = folder / config.initial if config.initial is not None else None
-    test_files = tuple(folder / file for file in config.data.test_files)
+    test_files = tuple(_beside(folder, file) for file in config.data.test_files)
     data = config.data.model_copy(update={"files": files, "test_files": test_files})
     return config.model_copy(update={"data": data, "initial": initial})
+
+
+def _beside(folder: Path, file: Path) -> Path:
+    """Looks a file up beside the configuration; the file keeps its name where it is a link."""
+    return (folder / file).parent.resolve() / file.name
 
 
 def check_data_files(config: TrainingConfig, path: str | Path) -> None:
@@ -288,7 +293,7 @@ def check_data_files(config: TrainingConfig, path: str | Path) -> None:
         for file in files:
             if not file.exists():
                 raise DataError(
-                    f"{path}: data.{key}: {file.resolve()}: no such file; make it with trip-mm "
+                    f"{path}: data.{key}: {file}: no such file; make it with trip-mm "
                     "label, or correct the name"
                 )
 
