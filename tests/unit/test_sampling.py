@@ -295,13 +295,18 @@ def test_a_peptide_larger_than_its_clusters_is_refused(monkeypatch: pytest.Monke
         sampled([10, 19])
 
 
-def test_the_next_command_names_where_the_labels_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("geometries", "labels"),
+    [("x.geometries.h5", "x.h5"), ("x.h5", "x.labels.h5"), ("x.y.h5", "x.y.labels.h5")],
+)
+def test_the_next_command_names_where_the_labels_go(
+    tmp_path: Path, geometries: str, labels: str
+) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: x\nseed: 1\nsources: [{kind: diatomics, class: d, step: 2.0}]\n")
-    out = tmp_path / "x.geometries.h5"
+    out = tmp_path / geometries
     found = CliRunner().invoke(app, ["sample", str(recipe), "--out", str(out)])
-    labels = tmp_path / "x.labels.h5"
-    assert f"next: trip-mm label {out} --method gfn2 --out {labels}\n" in found.output
+    assert f"next: trip-mm label {out} --method gfn2 --out {tmp_path / labels}\n" in found.output
 
 
 def test_scale_and_kept_out_formulas(tmp_path: Path) -> None:

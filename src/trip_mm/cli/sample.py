@@ -23,7 +23,8 @@ def command(
     count = sample_recipe(
         recipe, out, data, lambda kind, found: console.print(f"{kind}: {found} geometries")
     )
-    labels = out.with_name(out.stem.removesuffix(".geometries") + ".labels.h5")
+    name = out.stem.removesuffix(".geometries")
+    labels = out.with_name(f"{name}.labels.h5" if name == out.stem else f"{name}.h5")
     console.print(
         f"{out}: {count} geometries; next: "
         + shlex.join(["trip-mm", "label", str(out), "--method", "gfn2", "--out", str(labels)]),
