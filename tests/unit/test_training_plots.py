@@ -4,10 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from trip_mm.training import plots
+from trip_mm.training.conformations import build_store
+from trip_mm.training.dataset import Dataset
+from trip_mm.training.evaluate import Predictions
+from trip_mm.training.groups import Conformation, group_conformations
+from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 SUFFIX = ".force_mae_kcal_per_mol_per_angstrom"
 
@@ -65,3 +71,19 @@ def test_all_is_drawn_beside_several_classes_only(tmp_path: Path, figures: list[
         figure = draw({**log, **more, f"all{SUFFIX}": [3.0, 2.0]}, tmp_path / "x.png", figures)
         names.append([line.get_label() for line in figure.axes[1].lines])
     assert names == [["a"], ["a", "b", "all"]]
+
+
+def test_parity_is_of_energies_less_those_of_the_isolated_atoms(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    numbers, positions = np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]])
+    lone, energy = {1: -13.6}, -31.7
+    item = Conformation(numbers, positions, energy, np.zeros((2, 3)), "a", "H2", "m")
+    dataset = Dataset(list(group_conformations([item], {})), "made", lone)
+    store = build_store(dataset, lone, 3.0, None)
+    plots.plot_parity(Predictions(store.energies, store.forces, store), tmp_path / "p.png")
+    axes = figures[-1].axes[0]
+    assert axes.get_xlabel() == "labelled energy less isolated atoms (kcal/mol/atom)"
+    (drawn,) = axes.lines[0].get_xdata()
+    assert drawn == pytest.approx((energy - 2 * lone[1]) / 2 * EV_TO_KCAL_PER_MOL)
+    assert drawn < 0.0  # the negative of the atomization energy

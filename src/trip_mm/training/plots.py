@@ -69,6 +69,8 @@ def plot_learning_curve(log: Mapping[str, Sequence[float]], path: Path) -> None:
 def plot_parity(predictions: Predictions, path: Path) -> None:
     """Draws predicted against labelled energies per atom and force components.
 
+    Energies are E - sum E_atom, the negative of the atomization energy.
+
     Args:
         predictions: with their labels.
         path: picture to write.
@@ -93,7 +95,8 @@ def plot_parity(predictions: Predictions, path: Path) -> None:
         stride = max(1, len(labels) // _MOST_POINTS)
         right.plot(labels[::stride], predicted[::stride], ".", markersize=2, label=name)
     left.set(
-        xlabel="labelled interaction energy (kcal/mol/atom)", ylabel="predicted (kcal/mol/atom)"
+        xlabel="labelled energy less isolated atoms (kcal/mol/atom)",
+        ylabel="predicted (kcal/mol/atom)",
     )
     right.set(xlabel="labelled force component (kcal/mol/Å)", ylabel="predicted (kcal/mol/Å)")
     for axes in (left, right):
