@@ -31,7 +31,8 @@ from trip_mm.evaluation.metrics import (
     fitted_offsets,
     within_window,
 )
-from trip_mm.evaluation.predictors import Predictor
+from trip_mm.evaluation.predictors import Predictor, TripPredictor
+from trip_mm.evaluation.seen import describe_seen
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.levels import same_level
 
@@ -136,6 +137,9 @@ def evaluate_potentials(
     results = []
     for own in predicted:
         shift, notes = _offsets(level, labelled, own, offsets)
+        if isinstance(own.predictor, TripPredictor):
+            training = own.predictor.training
+            notes += describe_seen(own.predictor.spec.label, training, dataset)
         results.append(
             PotentialResult(
                 own,

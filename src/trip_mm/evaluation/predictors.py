@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,11 @@ def predictor(spec: PotentialSpec, device: str = "cpu") -> Predictor:
 
 
 class TripPredictor:
-    """TrIP, with all conformations of a call in one batch."""
+    """TrIP, with all conformations of a call in one batch.
+
+    Attributes:
+        training: record of the training in the header of the checkpoint, empty without one.
+    """
 
     def __init__(self, spec: PotentialSpec, device: str) -> None:
         import torch
@@ -116,6 +120,7 @@ class TripPredictor:
         self._potential: TripPotential = loaded.with_kernels()
         self.spec = spec
         self.level = trained_level(spec.name, loaded.metadata)
+        self.training: dict[str, Any] = dict(loaded.metadata.get("training") or {})
         self.identity = f"trip:{loaded.sha256} {loaded.dtype} trip-mm {__version__}"
 
     def check(self, dataset: Dataset) -> None:
