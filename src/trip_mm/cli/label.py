@@ -48,16 +48,16 @@ def command(
     start = time.monotonic()
 
     def report(progress: LabelProgress) -> None:
-        failed = sum(progress.failures.values())
+        without = sum(progress.failures.values())
         console.print(
-            f"{progress.n_done} of {progress.n_total} done, {failed} failed, "
+            f"{progress.n_done} of {progress.n_total} done, {without} without a label, "
             f"{time.monotonic() - start:.0f} s"
         )
 
     path = label(job, processes, report, scheduler)
     dataset = Dataset.open(path)
-    n_failed = sum(dataset.failures.values())
-    console.print(f"{path}: {len(dataset)} labelled, {n_failed} without a label", soft_wrap=True)
+    n_without = sum(dataset.failures.values())
+    console.print(f"{path}: {len(dataset)} labelled, {n_without} without a label", soft_wrap=True)
     for reason, count in sorted(dataset.failures.items(), key=lambda item: (-item[1], item[0])):
         console.print(f"{count:8d}  {reason}", soft_wrap=True, markup=False)
     if job.parts.is_dir():
