@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from openmm import XmlSerializer, unit
 from typer.testing import CliRunner
 
 import trip_mm
+from trip_mm.cli.console import console
 from trip_mm.cli.main import app
 from trip_mm.errors import (
     CellTooSmallError,
@@ -110,9 +112,40 @@ def test_a_minimization_says_whether_it_converged(
     assert done["converged"] == (limit == 0)
     assert (done["rms_force_kj_per_mol_nm"] <= tolerance) == (limit == 0)
     assert done["largest_force_kj_per_mol_nm"] < 2.0 * log["Largest Force (kJ/mole/nm)"][-1]
-    message = "ended at a root-mean-square force of"
-    assert (message in caplog.text) == (limit > 0)
-    assert ("above its tolerance of 1 (after 3 iterations)" in caplog.text) == (limit > 0)
+    said = (
+        f"stopped after {done['iterations']} iterations ({done['passes']} passes of at most 3: "
+        "rigid bonds are tightened from pass to pass) at a root-mean-square force of"
+    )
+    assert (said in caplog.text) == (limit > 0)
+    assert ("raise it with `--set stages.minimize.max_iterations=N`" in caplog.text) == (limit > 0)
+
+
+def test_every_place_counts_the_iterations_of_a_minimization_alike(folder: Path) -> None:
+    """OpenMM minimizes with rigid bonds in passes, and the limit holds for each of them."""
+    (folder / "min.yaml").write_text("stages: [{kind: minimize, max_iterations: 3}]")
+    arguments = (folder / "water.yaml", folder / "min.yaml", folder / "out")
+    out = trip_mm.run(*arguments, platform="Reference")
+    done = json.loads((out / "summary.json").read_text())["stages"][0]
+    log = read_table(out / "01-minimize" / "log.csv")
+    assert done["passes"] > 1
+    assert 3 < done["iterations"] <= 3 * done["passes"]
+    assert done["iterations"] == log["Iteration"][-1] == len(log["Iteration"]) - 1
+    assert "in passes of at most 3 iterations" in (out / "methods.md").read_text()
+
+
+def test_the_quick_protocol_reaches_the_tolerances_of_its_minimizations(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A first run has nothing to warn of; the stage on TrIP is left out."""
+    from trip_mm.simulation.catalog import find_config
+
+    protocol = yaml.safe_load(find_config("protocols", "quick").read_text())
+    protocol["stages"] = protocol["stages"][:1]
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump(protocol))
+    with caplog.at_level("INFO", logger="trip_mm"):
+        out = trip_mm.run("trialanine", tmp_path / "first.yaml", tmp_path / "out", platform="CPU")
+    assert json.loads((out / "summary.json").read_text())["stages"][0]["converged"]
+    assert "root-mean-square" not in caplog.text
 
 
 @pytest.mark.parametrize("file", ["01-minimize/log.csv", "02-heat/monitor.csv"])
@@ -355,6 +388,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(console, "_width", 200)
     arguments = ["run", "peptide.yaml", "--protocol", "short.yaml", "--dry-run"]
     arguments += ["--platform", "Reference"]
     result = CliRunner().invoke(app, [*arguments, "--set", 'stages.heat.duration="2 ps"'])
@@ -362,6 +396,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     assert "33 atoms, no periodic box" in result.output
     assert "Reference platform in double precision, " in " ".join(result.output.split())
     assert "2000" in result.output
+    assert "up to 30 a pass" in result.output
     assert "estimated time" in result.output
     assert not (folder / "runs").exists()
 

@@ -130,7 +130,9 @@ def _title(name: str, kind: str) -> str:
 def _steps(stage: ResolvedStage) -> str:
     if stage.kind != "minimize":
         return str(stage.n_steps)
-    return f"up to {stage.max_iterations}" if stage.max_iterations else "until converged"
+    if not stage.max_iterations:
+        return "until converged"
+    return f"up to {stage.max_iterations}{' a pass' if stage.minimizes_in_passes else ''}"
 
 
 def _timestep(stage: ResolvedStage) -> str:

@@ -154,6 +154,7 @@ def _run_stage(task: StageTask, services: Services) -> None:
             "stage": task.stage.name,
             "kind": task.stage.kind,
             "iterations": result.iterations,
+            "passes": result.passes,
             "initial_energy_kj_per_mol": result.initial.energy,
             "final_energy_kj_per_mol": result.final.energy,
             "rms_force_kj_per_mol_nm": result.final.rms,

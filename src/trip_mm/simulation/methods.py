@@ -219,6 +219,9 @@ def _stage_sentence(plan: RunPlan, index: int) -> str:
     on = f"on {plan.stage_potential(index)}"
     if stage.kind == "minimize":
         limit = f", at most {stage.max_iterations} iterations" if stage.max_iterations else ""
+        if stage.minimizes_in_passes:
+            limit = f" of{limit.removeprefix(',')}" if limit else ""
+            limit = f", in passes{limit} with stiffer springs each in place of the rigid bonds"
         return (
             f"Energy minimization (L-BFGS) {on} until the root-mean-square force fell below "
             f"{stage.tolerance_kj_per_mol_nm:g} kJ/mol/nm or the energy no longer fell{limit}."

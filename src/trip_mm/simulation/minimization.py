@@ -65,7 +65,9 @@ class MinimizationResult:
     """What a minimization achieved.
 
     Attributes:
-        iterations: done.
+        iterations: done, of all passes; on machine-learned potentials in whole rounds.
+        passes: OpenMM minimizes with springs in place of rigid bonds, and again with stiffer ones
+            until the bonds hold; 1 without rigid bonds.
         initial: energy and forces at its start.
         final: energy and forces at its end.
         largest_force_atom: name of the atom with the largest force.
@@ -74,6 +76,7 @@ class MinimizationResult:
     """
 
     iterations: int
+    passes: int
     initial: Forces
     final: Forces
     largest_force_atom: str
@@ -88,6 +91,8 @@ class _Log:
         self._stream = stream
         self._services = services
         self.iteration = 0
+        self.passes = 1
+        self.limited = False
         stream.write(",".join(f'"{column}"' for column in _COLUMNS) + "\n")
 
     def add(self, iterations: int, forces: Forces) -> None:
@@ -106,14 +111,21 @@ class _Log:
 
 
 class _Reporter(openmm.MinimizationReporter):
-    """Adds a row per iteration and ends the minimization when a signal asks to."""
+    """Adds a row per iteration and ends the minimization when a signal asks to.
 
-    def __init__(self, log: _Log) -> None:
+    OpenMM counts the iterations of every pass from 0 and applies the limit to each.
+    """
+
+    def __init__(self, log: _Log, limit: int) -> None:
         super().__init__()
         self._log = log
+        self._limit = limit
 
     def report(self, iteration: int, x: Any, grad: Any, args: Any) -> bool:
         """Is called by OpenMM after every iteration; true ends the minimization."""
+        if iteration == 0 and self._log.iteration > 0:
+            self._log.passes += 1
+        self._log.limited = self._log.limited or iteration + 1 == self._limit
         gradient = np.asarray(grad, dtype=np.float64).reshape(-1, 3)
         self._log.add(1, _summarize(float(args["system energy"]), gradient))
         return self._log.interrupted
@@ -132,7 +144,8 @@ def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
     simulation = build_simulation(task)
     place_at_start(simulation, task)
     monitor = StabilityMonitor(services.watch, simulation.system)
-    services.progress.stage_started(task.label, task.stage.max_iterations, 0, "iterations")
+    n_iterations = 0 if task.stage.minimizes_in_passes else task.stage.max_iterations
+    services.progress.stage_started(task.label, n_iterations, 0, "iterations")
     with task.directory.log.open("w", encoding="utf-8") as stream:
         log = _Log(stream, services)
         try:
@@ -156,18 +169,29 @@ def run_minimization(task: StageTask, services: Services) -> MinimizationResult:
     label = atom_label(monitor.atoms[final.atom])
     converged = final.rms <= task.stage.tolerance_kj_per_mol_nm
     if not converged:
-        services.progress.message(_why_not_converged(task, log.iteration, final))
+        services.progress.message(_why_not_converged(task, log, final, label))
     seconds = time.monotonic() - began
-    return MinimizationResult(log.iteration, initial, final, label, converged, seconds)
+    return MinimizationResult(log.iteration, log.passes, initial, final, label, converged, seconds)
 
 
-def _why_not_converged(task: StageTask, iterations: int, final: Forces) -> str:
-    limit = task.stage.max_iterations
-    reason = f"after {limit} iterations" if limit and iterations >= limit else "no lower energy"
-    return (
-        f"{task.label}: ended at a root-mean-square force of {final.rms:.3g} kJ/mol/nm, above its "
-        f"tolerance of {task.stage.tolerance_kj_per_mol_nm:g} ({reason})"
+def _why_not_converged(task: StageTask, log: _Log, final: Forces, label: str) -> str:
+    stage = task.stage
+    passes = ""
+    if log.passes > 1:
+        limit = f" of at most {stage.max_iterations}" if stage.max_iterations else ""
+        passes = f" ({log.passes} passes{limit}: rigid bonds are tightened from pass to pass)"
+    how = "stopped" if log.limited else "found no lower energy"
+    text = (
+        f"{task.label}: {how} after {log.iteration} iterations{passes} at a root-mean-square force "
+        f"of {final.rms:.3g} kJ/mol/nm (tolerance {stage.tolerance_kj_per_mol_nm:g}; largest force "
+        f"{final.largest:.3g} on {label}); the stages that follow start from there"
     )
+    if log.limited:
+        option = f"--set stages.{stage.name}.max_iterations=N"
+        return f"{text}; if a minimum is wanted, the limit is too low: raise it with `{option}`"
+    if task.platform.precision == "double":
+        return text
+    return f"{text}; if a minimum is wanted, try double precision, as of `--platform Reference`"
 
 
 def _minimize_at_once(simulation: app.Simulation, task: StageTask, log: _Log) -> None:
@@ -175,7 +199,7 @@ def _minimize_at_once(simulation: app.Simulation, task: StageTask, log: _Log) ->
     simulation.minimizeEnergy(
         tolerance=task.stage.tolerance_kj_per_mol_nm * _KJ_PER_MOL_NM,
         maxIterations=task.stage.max_iterations,
-        reporter=_Reporter(log),
+        reporter=_Reporter(log, task.stage.max_iterations),
     )
 
 
@@ -190,6 +214,7 @@ def _minimize_in_rounds(simulation: app.Simulation, task: StageTask, log: _Log) 
     while before.rms > tolerance and not log.interrupted:
         n_left = limit - log.iteration if limit else ROUND_ITERATIONS
         if n_left <= 0:
+            log.limited = True
             return
         n_iterations = min(ROUND_ITERATIONS, n_left)
         simulation.minimizeEnergy(tolerance * _KJ_PER_MOL_NM, n_iterations)

@@ -72,7 +72,7 @@ class ResolvedStage:
         trajectory_interval_steps, log_interval_steps, checkpoint_interval_steps: steps between
             two outputs, at most `n_steps`; 0 in a minimization.
         tolerance_kj_per_mol_nm, max_iterations: of a minimization; 0 elsewhere. A minimization
-            with `max_iterations` 0 runs until it has converged.
+            with `max_iterations` 0 runs until it has converged; see `minimizes_in_passes`.
         committee: models that are compared along the way; None for none.
         multiple_timesteps: inner potential, and its steps in one of `timestep_fs`; None without.
     """
@@ -101,6 +101,14 @@ class ResolvedStage:
     def duration_ps(self) -> float:
         """Simulated time in ps."""
         return self.n_steps * self.timestep_fs / 1000.0
+
+    @property
+    def minimizes_in_passes(self) -> bool:
+        """Whether `max_iterations` holds for each of several passes, as with rigid bonds.
+
+        OpenMM puts springs in their place and repeats with stiffer ones until the bonds hold.
+        """
+        return self.kind == "minimize" and self.constraints != "none"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the stage as JSON values."""
