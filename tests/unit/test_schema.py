@@ -8,6 +8,8 @@ import pytest
 
 from trip_mm.errors import ConfigError
 from trip_mm.simulation import quantities as q
+from trip_mm.simulation.overrides import apply_overrides
+from trip_mm.simulation.protocol_config import ProtocolConfig
 from trip_mm.simulation.schema import (
     PotentialConfig,
     load_protocol,
@@ -281,6 +283,30 @@ def test_nve_keeps_the_velocities_that_there_are():
     assert protocol.resolve("trip")[1].temperature_start_k == 310.0
     alone = parse_protocol({"defaults": defaults, "stages": [nve]}, "p.yaml")
     assert alone.resolve("trip")[0].temperature_start_k == 298.0
+
+
+def test_a_stage_with_a_name_is_called_by_it_as_set_does():
+    """The path of a problem can be given to --set as it stands, names as well as indices."""
+    bad = {**DYNAMICS, "duration": 5}
+    document = {
+        "stages": [
+            {**DYNAMICS, "name": "production", "duration": "1.0003 ps"},
+            bad,
+            {**bad, "name": "twice"},
+            {**bad, "name": "twice"},
+            {**bad, "name": "7"},
+        ]
+    }
+    with pytest.raises(ConfigError) as raised:
+        parse_protocol(document, "p.yaml")
+    paths = [line.split(": ")[1] for line in str(raised.value).splitlines()]
+    assert [path for path in paths if path.endswith("duration")] == [
+        "stages.production.duration",
+        *(f"stages[{index}].duration" for index in (1, 2, 3, 4)),
+    ]
+    good = {"stages": [{**entry, "duration": "1 ps"} for entry in document["stages"][:2]]}
+    for path in paths[:2]:
+        apply_overrides(good, [f"{path}=2 ps"], ProtocolConfig, "p.yaml")
 
 
 def test_problem_in_defaults_is_reported_once_where_it_is():

@@ -2,10 +2,11 @@
 
 Reading is safe and strict: no tags, no duplicate keys, no aliases that contain themselves, one
 document whose root is a mapping. Problems come out as `file: stages[1].timestep: what is wrong;
-what to do`, all of a file in one `ConfigError`.
+what to do`, or `stages.npt.timestep` for a stage with a name, all of a file in one `ConfigError`.
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -22,6 +23,7 @@ Location = tuple[int | str, ...]
 
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 32
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 _OPENING = (
     yaml.FlowSequenceStartToken,
@@ -129,7 +131,7 @@ def validate(model: type[ModelT], document: Document, source: str) -> ModelT:
             if _is_consequence(details, model, meant):
                 continue
             for location, message in _problems(details, model, document):
-                path = format_location(location)
+                path = format_location(_with_names(location, document))
                 line = f"{source}: {path}: {message}" if path else f"{source}: {message}"
                 if line not in lines:
                     lines.append(line)
@@ -157,6 +159,14 @@ def split_path(path: str) -> Location:
     """Splits a key path: `stages.1.duration` and `stages[1].duration` are the same."""
     parts = path.replace("[", ".").replace("]", "").split(".")
     return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+def entry_names(entries: Sequence[Any]) -> list[Any]:
+    """Returns by what --set finds the entries of a list: their name, or else their kind."""
+    return [
+        entry.get("name", entry.get("kind")) if isinstance(entry, dict) else None
+        for entry in entries
+    ]
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -298,6 +308,23 @@ def _refuse_odd_shapes(
             )
         _refuse_odd_shapes(item, source, (*location, key), (*open_, id(value)), seen)
     seen.add(id(value))
+
+
+def _with_names(location: Location, document: Document) -> Location:
+    """Calls entries of lists by their names, where they have one of their own, as --set does."""
+    parts: list[int | str] = []
+    current: Any = document
+    for part in location:
+        named: int | str = part
+        if isinstance(part, int) and isinstance(current, list) and part < len(current):
+            names, current = entry_names(current), current[part]
+            name = current.get("name") if isinstance(current, dict) else None
+            if isinstance(name, str) and _PLAIN_NAME.fullmatch(name) and names.count(name) == 1:
+                named = name
+        else:
+            current = current.get(part) if isinstance(current, Mapping) else None
+        parts.append(named)
+    return tuple(parts)
 
 
 def _problems(

@@ -11,6 +11,7 @@ from trip_mm.simulation.config_io import (
     Document,
     Location,
     describe_type,
+    entry_names,
     format_location,
     keys_of,
     nested_model,
@@ -112,10 +113,7 @@ def _existing_key(
     """Returns the index or key of `part` in a container, or says what the container has."""
     at = format_location(path) or "the file"
     if isinstance(container, list):
-        names = [
-            entry.get("name", entry.get("kind")) if isinstance(entry, dict) else None
-            for entry in container
-        ]
+        names = entry_names(container)
         if isinstance(part, int) and part < len(container):
             return part
         if names.count(part) == 1:
