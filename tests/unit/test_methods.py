@@ -35,6 +35,7 @@ def test_modelled_heavy_atoms_are_named(tmp_path: Path) -> None:
     for one in (structure, loaded):
         text = methods_text(plan, one, {})
         assert "PDBFixer modelled heavy atoms that the structure file lacks: CB of ALA 2" in text
+        assert "The periodic boundaries (box of 16.0 x 16.0 x 16.0 A) have" in text
     assert "PDBFixer" not in methods_text(plan, built, {})
 
 

@@ -3,19 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from trip_mm.cli.console import console
 from trip_mm.files import read_json
-from trip_mm.simulation.building import BuiltStructure
+from trip_mm.simulation.box import describe_box
 from trip_mm.simulation.estimate import estimate
 from trip_mm.simulation.progress import BarProgress, LineProgress, ProgressListener
 from trip_mm.simulation.run_directory import SUMMARY_FILE
 from trip_mm.simulation.stage import ResolvedStage
 from trip_mm.simulation.system_config import PotentialConfig
-from trip_mm.units import NM_TO_ANGSTROM
 from trip_mm.workflow import PreparedRun
 
 _DISAGREEMENT = "largest_force_disagreement_kcal_per_mol_per_angstrom"
@@ -35,7 +33,7 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
     estimates = estimate(plan, structure)
     n_atoms = structure.topology.getNumAtoms()
     console.print(
-        f"{plan.name}: {n_atoms} atoms, {_box(structure)}, "
+        f"{plan.name}: {n_atoms} atoms, {describe_box(structure.box_vectors)}, "
         f"{plan.platform.describe(plan.uses_trip())}, {plan.platform.threads} threads, "
         f"seed {plan.seed}",
         markup=False,
@@ -100,13 +98,6 @@ def show_summary(path: Path) -> None:
     for file in sorted(path.iterdir()):
         if not file.name.startswith(".") and (file.is_symlink() or file.is_file()):
             console.print(f"  {file}", markup=False)
-
-
-def _box(structure: BuiltStructure) -> str:
-    if structure.box_vectors is None:
-        return "no periodic box"
-    edges = np.linalg.norm(structure.box_vectors, axis=1) * NM_TO_ANGSTROM
-    return f"box of {' x '.join(f'{edge:.1f}' for edge in edges)} A"
 
 
 def _populations(ramachandran: dict[str, Any]) -> str:

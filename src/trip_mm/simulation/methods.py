@@ -6,6 +6,7 @@ from typing import Any
 
 from trip_mm.elements import formula
 from trip_mm.precision.record import PrecisionCheck
+from trip_mm.simulation.box import describe_box
 from trip_mm.simulation.building import BuiltStructure
 from trip_mm.simulation.committee_reporter import kcal_per_mol_angstrom
 from trip_mm.simulation.plan import RunPlan
@@ -131,7 +132,8 @@ def _system_paragraph(structure: BuiltStructure) -> str:
         "(" + ", ".join(f"{value * NM_TO_ANGSTROM:.3f}" for value in row) + ")"
         for row in structure.box_vectors
     )
-    return f"{text} The periodic box has the initial lattice vectors {rows} A."
+    box = describe_box(structure.box_vectors)
+    return f"{text} The periodic boundaries ({box}) have the initial lattice vectors {rows} A."
 
 
 def _potential_paragraph(plan: RunPlan, potential: str, structure: BuiltStructure) -> str:

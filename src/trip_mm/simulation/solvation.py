@@ -16,6 +16,7 @@ from openmm import app, unit
 from scipy.spatial import cKDTree
 
 from trip_mm.errors import UnsupportedSystemError
+from trip_mm.simulation.box import BOX_SHAPES
 from trip_mm.simulation.contacts import cell_heights, close_pairs, images_near_cell, wrap
 from trip_mm.simulation.solute import FloatArray, Solute, atom_label, positions_nm
 from trip_mm.simulation.system_config import IonsConfig, SolventConfig
@@ -41,19 +42,6 @@ _STRETCHES = tuple(1.0 + 0.005 * step for step in range(25))
 
 _WATERS_PER_MOL_PER_LITRE = 55.4
 _WATER_ATOMS = 3
-
-_SHAPES = {
-    "cube": np.eye(3),
-    "dodecahedron": np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, math.sqrt(0.5)]]),
-    "octahedron": np.array(
-        [
-            [1, 0, 0],
-            [1 / 3, 2 * math.sqrt(2) / 3, 0],
-            [-1 / 3, math.sqrt(2) / 3, math.sqrt(6) / 3],
-        ]
-    ),
-}
-"""Lattice vectors for unit edge; volumes 1, 0.707 and 0.770."""
 
 
 def solvate(solute: Solute, solvent: SolventConfig, seed: int) -> Solute:
@@ -104,7 +92,7 @@ def box_vectors(positions: FloatArray, solvent: SolventConfig) -> FloatArray:
             middle = (positions.max(axis=0) + positions.min(axis=0)) / 2.0
             diameter = 2.0 * float(np.linalg.norm(positions - middle, axis=1).max())
         edge = max(diameter + padding, 2.0 * padding)
-    vectors: FloatArray = _SHAPES[solvent.shape] * edge
+    vectors: FloatArray = BOX_SHAPES[solvent.shape] * edge
     return vectors
 
 
