@@ -4,7 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import MDAnalysis
 import pytest
+from MDAnalysis.coordinates.XTC import XTCWriter
 from typer.testing import CliRunner
 
 from trip_mm.cli.main import app
@@ -39,7 +41,19 @@ def test_run_directory(run_dir: Path) -> None:
         assert printed[-1] == ("-" if error is None else f"{error:.1f}")
     assert "unassigned" in out
     assert "overlap" not in out
-    assert "60 frames" in out
+    assert "60 frames, 2 to 120 ps" in out
+    assert "too short" not in out
+
+
+def test_a_run_in_one_state_is_called_too_short(run_dir: Path, tmp_path: Path) -> None:
+    universe = MDAnalysis.Universe(str(DATA / "ala3.pdb"), str(DATA / "ala3.xtc"))
+    universe.trajectory[0]
+    with XTCWriter(str(run_dir / "03-production" / "trajectory.xtc"), 33) as writer:
+        writer.write(universe.atoms)
+        writer.write(universe.atoms)
+    status, out, _ = call(run_dir)
+    assert status == 0
+    assert "no residue was seen to change its state" in " ".join(out.split())
 
 
 def test_thesis_states_report_their_overlap(run_dir: Path) -> None:

@@ -409,7 +409,8 @@ def test_the_command_prints_a_summary_and_resume_knows_it_is_done(
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "runs/peptide-amber14-short" in result.output
-    assert "Ramachandran populations (4 frames)" in result.output
+    assert "Ramachandran populations (4 frames, 0.01 to 0.04 ps)" in result.output
+    assert "too short for populations" in " ".join(result.output.split())
     again = CliRunner().invoke(app, ["resume", "runs/peptide-amber14-short"])
     assert again.exit_code == 0
     assert "nothing to resume" in again.output

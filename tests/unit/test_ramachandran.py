@@ -14,6 +14,7 @@ from MDAnalysis.coordinates.XTC import XTCWriter
 from MDAnalysis.lib.mdamath import triclinic_vectors
 from numpy.typing import NDArray
 
+from trip_mm.analysis.output import summary
 from trip_mm.analysis.plots import free_energy_surface, ramachandran_figure, write_picture
 from trip_mm.analysis.ramachandran import (
     NoBackboneTorsionsError,
@@ -464,6 +465,28 @@ def test_figure(n_frames: int, n_residues: int, n_panels: int, states: object) -
         assert axes.get_aspect() == 1.0
         assert f"{n_frames:,} frames" in axes.get_title()
         assert len([text for text in axes.texts if "%" in text.get_text()]) == 5
+
+
+def test_points_at_the_border_of_the_map_are_not_cut() -> None:
+    phi, psi = np.array([[-180.0], [60.0], [179.9]]), np.array([[179.9], [-179.9], [180.0]])
+    (axes, _) = ramachandran_figure(made_of(phi, psi), TILED).axes
+    (points,) = axes.collections
+    assert not points.get_clip_on()
+    assert points.get_zorder() > max(spine.get_zorder() for spine in axes.spines.values())
+
+
+@pytest.mark.parametrize("changes_state", [False, True])
+def test_populations_without_errors_are_called_too_short(changes_state: bool) -> None:
+    psi = np.full((30, 1), 150.0)
+    psi[15:] = -40.0 if changes_state else 140.0
+    result = made_of(np.full((30, 1), -70.0), psi)
+    assert result.pooled_statistics(TILED).is_too_short != changes_state
+    written = summary(result, Path())["state_sets"]["tiled"]
+    for statistics in (written["pooled"], *written["per_residue"].values()):
+        assert statistics["too_short_for_populations"] != changes_state
+    title = ramachandran_figure(result, TILED).axes[0].get_title()
+    assert "30 frames, 0 to 29 ps" in title
+    assert ("too short for populations" in title) != changes_state
 
 
 def test_picture_is_written_in_the_format_of_its_suffix(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ SMOOTHING = 6.0
 MAX_FREE_ENERGY = 7.0
 """Upper end of the colour scale in k_B T."""
 
+_ABOVE_FRAME = 2.6
+"""Between the frame of the picture and the borders of states."""
+
 _TICKS = np.arange(-180, 181, 60)
 _STYLE = {
     "font.size": 9,
@@ -92,7 +95,9 @@ def ramachandran_figure(result: RamachandranResult, states: StateSet) -> "Figure
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
         drawn: Any = None
         for axes, (title, phi, psi) in zip(grid.flat, panels, strict=False):
-            _draw_axes(axes, f"{title} ({result.n_frames:,} frames)")
+            statistics = torsion_statistics(phi, psi, states)
+            short = "\ntoo short for populations" if statistics.is_too_short else ""
+            _draw_axes(axes, f"{title} ({result.extent}){short}")
             if n_points >= SURFACE_MIN_POINTS:
                 drawn = _draw_surface(axes, phi, psi)
             else:
@@ -105,8 +110,10 @@ def ramachandran_figure(result: RamachandranResult, states: StateSet) -> "Figure
                     cmap="viridis",
                     edgecolors="white",
                     linewidths=0.3,
+                    clip_on=False,  # whole markers also where phi or psi is 180 degrees
+                    zorder=_ABOVE_FRAME,
                 )
-            _draw_states(axes, states, torsion_statistics(phi, psi, states))
+            _draw_states(axes, states, statistics)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
         label = r"Free energy ($k_\mathrm{B}T$)" if n_points >= SURFACE_MIN_POINTS else "Time (ps)"

@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 from trip_mm.analysis.series import series_mean
 from trip_mm.analysis.states import StateSet
 
+TOO_SHORT = (
+    "no residue was seen to change its state, so that the populations have no errors: the "
+    "trajectory is too short for populations"
+)
+"""What `TorsionStatistics.is_too_short` means, for people."""
+
 
 def circular_mean(angles_deg: NDArray[np.float64]) -> float:
     """Returns the direction in degrees, -180 to 180, of the mean unit vector of the angles.
@@ -74,6 +80,11 @@ class TorsionStatistics:
     states: tuple[StateStatistics, ...]
     unassigned: float
     overlapping: float
+
+    @property
+    def is_too_short(self) -> bool:
+        """Whether no state was entered or left, so that no population has an error."""
+        return all(math.isnan(row.standard_error) for row in self.states)
 
 
 def torsion_statistics(

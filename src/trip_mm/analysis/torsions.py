@@ -60,6 +60,12 @@ class RamachandranResult:
         """Number of frames read."""
         return len(self.times_ps)
 
+    @property
+    def extent(self) -> str:
+        """Number of frames and the time they span, for people."""
+        times = " to ".join(f"{time:.6g}" for time in self.times_ps[[0, -1]])
+        return f"{self.n_frames:,} frames, {times} ps"
+
     def pooled_statistics(self, states: StateSet) -> TorsionStatistics:
         """Returns the statistics of all residues together."""
         return torsion_statistics(self.phi_deg, self.psi_deg, states)

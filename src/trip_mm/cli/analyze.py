@@ -65,6 +65,7 @@ def ramachandran_command(
     """
     from trip_mm.analysis.ramachandran import analyze_run, ramachandran, write_results
     from trip_mm.analysis.states import state_set
+    from trip_mm.analysis.statistics import TOO_SHORT
 
     if run_dir is not None:
         if topology is not None or trajectory is not None or out is not None:
@@ -83,6 +84,8 @@ def ramachandran_command(
         make_directory(directory)
         write_results(result, directory, state_set(states.value))
     console.print(states_table(result, states.value))
+    if result.pooled_statistics(state_set(states.value)).is_too_short:
+        console.print(f"{TOO_SHORT}; run longer", markup=False, soft_wrap=True)
 
 
 def states_table(result: "RamachandranResult", state_set_name: str) -> "Table":
@@ -94,8 +97,7 @@ def states_table(result: "RamachandranResult", state_set_name: str) -> "Table":
 
     states = state_set(state_set_name)
     table = Table(
-        title=f"Ramachandran states ({states.name}), {result.n_frames:,} frames of "
-        f"{result.trajectory}",
+        title=f"Ramachandran states ({states.name}), {result.extent}, of {result.trajectory}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,

@@ -101,11 +101,20 @@ def show_summary(path: Path) -> None:
 
 
 def _populations(ramachandran: dict[str, Any]) -> str:
-    states = ramachandran["state_sets"]["tiled"]["pooled"]["states"]
-    shares = ", ".join(
-        f"{name} {state['population_percent']:.1f} %" for name, state in states.items()
-    )
-    return f"Ramachandran populations ({ramachandran['n_frames']} frames): {shares}"
+    from trip_mm.analysis.statistics import TOO_SHORT
+
+    pooled = ramachandran["state_sets"]["tiled"]["pooled"]
+    shares = ", ".join(_population(name, state) for name, state in pooled["states"].items())
+    times = f"{ramachandran['first_time_ps']:.6g} to {ramachandran['last_time_ps']:.6g} ps"
+    text = f"Ramachandran populations ({ramachandran['n_frames']} frames, {times}): {shares}"
+    too_short = pooled.get("too_short_for_populations", False)  # not in runs of earlier versions
+    return f"{text}; {TOO_SHORT}" if too_short else text
+
+
+def _population(name: str, state: dict[str, Any]) -> str:
+    error = state["population_standard_error_percent"]
+    known = "" if error is None else f" +- {error:.1f}"
+    return f"{name} {state['population_percent']:.1f}{known} %"
 
 
 def _number(record: dict[str, Any], key: str, form: str) -> str:
