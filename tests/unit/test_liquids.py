@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trip_mm.analysis.density import run_densities
-from trip_mm.analysis.liquid_output import write_density, write_rdf
+from trip_mm.analysis.liquid_output import UNTRUSTED, density_figure, write_density, write_rdf
 from trip_mm.analysis.radial import RadialSettings, radial_distribution
 from trip_mm.analysis.series import (
     autocorrelation,
@@ -272,8 +272,13 @@ def test_density_of_the_stages_at_constant_pressure(tmp_path: Path) -> None:
 
 def test_a_density_that_drifts_is_told(tmp_path: Path) -> None:
     drift = np.linspace(1.0, 1.25, 200) + 0.002 * autoregressive(200, 0.5, seed=1)
-    write_run(tmp_path, {"npt": drift})
-    assert not run_densities(tmp_path)[0].is_converged
+    write_run(tmp_path, {"npt": drift, "calm": 1.0 + 0.002 * autoregressive(4000, 0.5, seed=2)})
+    results = run_densities(tmp_path)
+    assert [own.is_converged for own in results] == [False, True]
+    drifting, calm = density_figure(results).axes
+    assert UNTRUSTED in drifting.get_title()
+    assert UNTRUSTED not in calm.get_title()
+    assert [bool(axes.collections[0].get_hatch()) for axes in (drifting, calm)] == [True, False]
 
 
 def test_refusals_of_the_density(tmp_path: Path) -> None:

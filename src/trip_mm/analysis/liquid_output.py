@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SUMMARY_VERSION = 1
 RDF_STEM, DENSITY_STEM = "rdf", "density"
 
+UNTRUSTED = "drift, or too few independent samples: the error is not to be trusted"
+"""What `StageDensity.is_converged` of false means, for people."""
+
 _STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.8}
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _RDF_COLUMNS = ("distance_angstrom", "g", "g_standard_error", "coordination_number")
@@ -42,7 +45,9 @@ def write_density(results: Sequence[StageDensity], directory: Path) -> list[Path
         for row, (time, density) in enumerate(zip(own.times_ps, own.densities, strict=True))
     )
     summary = {"version": SUMMARY_VERSION, "stages": [density_summary(own) for own in results]}
-    return _write(directory, DENSITY_STEM, _csv(_DENSITY_COLUMNS, rows), summary, _density(results))
+    return _write(
+        directory, DENSITY_STEM, _csv(_DENSITY_COLUMNS, rows), summary, density_figure(results)
+    )
 
 
 def rdf_summary(result: RadialDistribution) -> dict[str, Any]:
@@ -124,12 +129,13 @@ def _rdf(result: RadialDistribution) -> "Figure":
     return figure
 
 
-def _density(results: Sequence[StageDensity]) -> "Figure":
+def density_figure(results: Sequence[StageDensity]) -> "Figure":
+    """Draws the density along each stage with its mean and error; hatched if not to be trusted."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.6, 2.9 * len(results) + 0.3), layout="constrained")
+        figure = Figure(figsize=(5.8, 2.9 * len(results) + 0.3), layout="constrained")
         grid = figure.subplots(len(results), 1, squeeze=False)[:, 0]
         for axes, own in zip(grid, results, strict=True):
             start, mean = own.mean.n_discarded, own.mean
@@ -138,11 +144,21 @@ def _density(results: Sequence[StageDensity]) -> "Figure":
             span = own.times_ps[[start, -1]]
             axes.plot(span, [mean.mean, mean.mean], color=_ORANGE, linewidth=1.4)
             low, high = (mean.mean + sign * mean.standard_error for sign in (-1.0, 1.0))
-            axes.fill_between(span, low, high, color=_ORANGE, alpha=0.3, linewidth=0)
+            axes.fill_between(
+                span,
+                low,
+                high,
+                facecolor=_ORANGE if own.is_converged else "none",
+                edgecolor=_ORANGE,
+                hatch="" if own.is_converged else "//",
+                alpha=0.3 if own.is_converged else 0.6,
+                linewidth=0,
+            )
+            warning = "" if own.is_converged else f"\n{UNTRUSTED}"
             axes.set(
                 xlabel="time (ps)",
                 ylabel="density (g/mL)",
-                title=f"{own.stage}: {mean.mean:.4f} ± {mean.standard_error:.4f} g/mL",
+                title=f"{own.stage}: {mean.mean:.4f} ± {mean.standard_error:.4f} g/mL{warning}",
                 xlim=(own.times_ps[0], own.times_ps[-1]),
             )
             axes.grid(alpha=0.25, linewidth=0.6)

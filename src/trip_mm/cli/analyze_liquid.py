@@ -84,7 +84,7 @@ def density_command(
     from rich.table import Table
 
     from trip_mm.analysis.density import run_densities
-    from trip_mm.analysis.liquid_output import write_density
+    from trip_mm.analysis.liquid_output import UNTRUSTED, write_density
 
     results = run_densities(run_dir, skip)
     write_density(results, run_dir)
@@ -105,9 +105,4 @@ def density_command(
     console.print(table)
     for own in results:
         if not own.is_converged:
-            console.print(
-                f"{own.stage}: the density still drifts, or too few independent samples: its error "
-                "is not to be trusted; run longer",
-                markup=False,
-                soft_wrap=True,
-            )
+            console.print(f"{own.stage}: {UNTRUSTED}; run longer", markup=False, soft_wrap=True)
