@@ -30,6 +30,7 @@ from trip_mm.surfaces.curve import Curve, compute_curves
 from trip_mm.surfaces.diatomic import diatomic_path
 from trip_mm.surfaces.dimer import dimer_path
 from trip_mm.surfaces.path import RigidPath, distance_grid
+from trip_mm.surfaces.plots import surfaces_figure
 from trip_mm.surfaces.smoothness import (
     Well,
     false_wells,
@@ -430,6 +431,17 @@ class TestWater:
         assert worse.mae_by_region["both torn"] > 0.5 * EV_TO_KCAL_PER_MOL
         assert worse.mae_by_region["bound"] == pytest.approx(0.0)
         assert worse.false_wells == ((0.5, 0.5),)
+
+    def test_the_picture_explains_its_lines_and_its_grey(self) -> None:
+        whole, _ = reference_surfaces()
+        energies = whole.energies.copy()
+        energies[-3:, -3:] = np.nan
+        torn = Surface("torn", whole.distances, energies)
+        figure = surfaces_figure([whole, torn])
+        assert "white lines every 50" in figure.axes[-1].get_ylabel()
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["no energy: the method failed"]
+        assert surfaces_figure([whole]).legends == []
 
     def test_grids_that_never_meet(self) -> None:
         _, reference = reference_surfaces()

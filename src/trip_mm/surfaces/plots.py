@@ -14,6 +14,8 @@ _COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#5
 """Okabe-Ito: told apart by colour-blind readers too; the reference is black."""
 _STYLES = ("-", "-", "--", "-.", ":")
 _FAILED = "#DDDDDD"
+_SHADE = 25.0
+"""kcal/mol from one colour of a surface to the next; every other one begins at a line."""
 _WELL_MARGIN = 1.15
 _WALL = 1.5
 _LEAST_HEIGHT = 20.0
@@ -79,21 +81,27 @@ def _set_ranges(path: RigidPath, curves: Sequence[Curve], left: Any, right: Any)
         right.set_ylim(-reach, reach)
 
 
-def plot_surfaces(surfaces: Sequence[Surface], file: Path, top_kcal_per_mol: float = 600.0) -> None:
+def plot_surfaces(surfaces: Sequence[Surface], file: Path) -> None:
+    """Writes the picture of the scans of water as PNG."""
+    surfaces_figure(surfaces).savefig(file, dpi=130)
+
+
+def surfaces_figure(surfaces: Sequence[Surface], top_kcal_per_mol: float = 600.0) -> Any:
     """Draws contours of the scans of water side by side, on one colour scale.
 
-    Points that failed stay grey.
+    Points that failed stay grey, and a legend says so.
 
     Args:
         surfaces: at least one.
-        file: PNG to write.
         top_kcal_per_mol: end of the scale; higher energies take the last colour.
     """
+    from matplotlib.patches import Patch
+
     n_columns = min(len(surfaces), 4)
     n_rows = -(-len(surfaces) // n_columns)
     figure = _figure((2.75 * n_columns + 1.0, 3.2 * n_rows + 0.2))
     grid: Any = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
-    levels = np.linspace(0.0, top_kcal_per_mol, 25)
+    levels = np.arange(0.0, top_kcal_per_mol + 0.5 * _SHADE, _SHADE)
     filled = None
     for index, axes in enumerate(grid.flat):
         if index >= len(surfaces):
@@ -103,7 +111,7 @@ def plot_surfaces(surfaces: Sequence[Surface], file: Path, top_kcal_per_mol: flo
         energies = np.ma.masked_invalid(surface.kcal_per_mol_above_minimum)
         x = surface.distances
         filled = axes.contourf(x, x, energies, levels, cmap="viridis", extend="max")
-        axes.contour(x, x, energies, levels[::2], colors="white", linewidths=0.4, alpha=0.7)
+        axes.contour(x, x, energies, levels[::2], colors="white", linewidths=0.5, alpha=0.8)
         axes.set_title(surface.label, fontsize=8)
         axes.set_aspect("equal")
         axes.set_facecolor(_FAILED)
@@ -113,8 +121,12 @@ def plot_surfaces(surfaces: Sequence[Surface], file: Path, top_kcal_per_mol: flo
         if index % n_columns == 0:
             axes.set_ylabel("O-H distance (Å)")
     bar = figure.colorbar(filled, ax=list(grid.flat), shrink=0.8, pad=0.02)
-    bar.set_label("energy above the minimum (kcal/mol)")
-    figure.savefig(file, dpi=130)
+    bar.set_ticks(levels[::4])
+    bar.set_label(f"kcal/mol above the minimum,\nwhite lines every {2 * _SHADE:g}")
+    if not all(np.isfinite(surface.energies).all() for surface in surfaces):
+        grey = Patch(facecolor=_FAILED, edgecolor="#888888", label="no energy: the method failed")
+        figure.legend(handles=[grey], loc="outside lower center", frameon=False, fontsize=8)
+    return figure
 
 
 def _figure(size: tuple[float, float]) -> Any:
