@@ -219,9 +219,17 @@ def test_deviation_uses_common_angles_only() -> None:
 def test_a_failed_angle_leaves_a_gap_in_the_picture() -> None:
     scanned = profile("a", [1.0, 0.0, 2.0], [-60.0, 0.0, 180.0])
     angles, energies = with_gaps(scanned, grid_angles(60))
-    assert angles.tolist() == grid_angles(60)
-    assert np.isnan(energies).tolist() == [True, False, False, True, True, False]
-    assert energies[[1, 2, 5]] == pytest.approx(scanned.relative_kcal_per_mol)
+    assert angles.tolist() == [-180.0, *grid_angles(60)]
+    assert np.isnan(energies).tolist() == [False, True, False, False, True, True, False]
+    assert energies[[2, 3, 6]] == pytest.approx(scanned.relative_kcal_per_mol)
+
+
+def test_a_profile_closes_at_both_ends_of_the_picture() -> None:
+    """-180 and 180 degrees are one point; a gap there is one at both ends."""
+    angles, energies = with_gaps(profile("a", [1.0, 0.0, 2.0], [-60.0, 60.0, 180.0]), [])
+    assert (angles[0], energies[0]) == (-180.0, energies[-1])
+    angles, energies = with_gaps(profile("a", [1.0, 0.0], [-60.0, 60.0]), grid_angles(120))
+    assert np.isnan(energies[[0, -1]]).all()
 
 
 def test_comparison_writes_everything_and_continues(

@@ -18,6 +18,8 @@ def with_gaps(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns a profile on the whole grid, NaN where it has no point, so that its line breaks.
 
+    The point at 180 degrees is repeated at -180, where the curve closes.
+
     Args:
         profile: may lack angles of the grid.
         grid_angles: degrees.
@@ -28,6 +30,8 @@ def with_gaps(
     angles = np.union1d(np.array(grid_angles, dtype=np.float64), profile.angles_deg)
     energies = np.full(len(angles), np.nan)
     energies[np.searchsorted(angles, profile.angles_deg)] = profile.relative_kcal_per_mol
+    if angles[-1] == 180.0 and angles[0] > -180.0:
+        angles, energies = np.insert(angles, 0, -180.0), np.insert(energies, 0, energies[-1])
     return angles, energies
 
 
