@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from trip_mm.checkpoint import load_potential, new_potential, save_potential, trained_level
@@ -43,6 +44,7 @@ from trip_mm.evaluation.metrics import (
     pair_deviation,
     within_window,
 )
+from trip_mm.evaluation.plots import interaction_figure
 from trip_mm.evaluation.predictors import SinglePredictor, TripPredictor, predictor
 from trip_mm.evaluation.report import markdown, write_report
 from trip_mm.evaluation.tables import all_tables
@@ -293,6 +295,20 @@ def test_finished_parts_and_the_joined_file_give_the_same(comp6: Dataset, tmp_pa
     assert len(first.curves) == len(second.curves) == 2
     for curve, other_curve in zip(first.curves, second.curves, strict=True):
         np.testing.assert_allclose(other_curve.relative, curve.relative)
+
+
+def test_colours_are_potentials_and_shapes_are_kinds(comp6: Dataset) -> None:
+    told = [Told(labels_of(comp6, same), name=name) for name in ("one", "other")]
+    figure = interaction_figure(evaluate_potentials(comp6, told, PredictionJournal()))
+    left, right = figure.axes
+    (potentials,) = figure.legends  # beside neither of the panels, for both
+    assert len(potentials.get_texts()) == 2
+    colours = [to_hex(patch.get_facecolor()) for patch in potentials.get_patches()]
+    assert [to_hex(line.get_color()) for line in right.lines] == colours
+    assert {to_hex(dots.get_facecolor()[0][:3]) for dots in left.collections} == set(colours)
+    assert right.get_legend() is None
+    kinds = {line.get_marker() for line in left.get_legend().get_lines()}
+    assert not kinds & {line.get_marker() for line in right.lines}
 
 
 def test_isomers_of_comp6_stay_apart(tmp_path: Path) -> None:

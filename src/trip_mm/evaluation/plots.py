@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.8}
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe-Ito: told apart by colour-blind readers too."""
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _KIND_MARKERS = {kind: marker for (kind, _), marker in zip(S66_KINDS, "os^", strict=True)}
 _CELLS = 90
 _ROOM = 0.08
@@ -123,12 +122,16 @@ def _draw_cells(
 
 
 def interaction_figure(evaluation: Evaluation) -> "Figure":
-    """Draws well depths against those of the labels, and errors by separation."""
+    """Draws well depths against those of the labels, and errors by separation.
+
+    Colours are potentials in both, shapes kinds of dimers.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(8.8, 4.0), layout="constrained")
+        figure = Figure(figsize=(8.8, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for number, result in enumerate(evaluation.results):
             color = _COLORS[number % len(_COLORS)]
@@ -138,10 +141,9 @@ def interaction_figure(evaluation: Evaluation) -> "Figure":
                 list(by_separation),
                 [own.mae for own in by_separation.values()],
                 color=color,
-                marker=_MARKERS[number % len(_MARKERS)],
+                marker="x",  # no shape: those are kinds of dimers
                 markersize=5,
-                linewidth=1.3,
-                label=result.label,
+                linewidth=1.5,
             )
         _finish_depths(left, evaluation)
         right.set(
@@ -150,7 +152,16 @@ def interaction_figure(evaluation: Evaluation) -> "Figure":
             title="error along the dimers",
         )
         right.set_ylim(bottom=0.0)
-        right.legend(frameon=False, fontsize=8)
+        figure.legend(
+            handles=[
+                Patch(color=_COLORS[number % len(_COLORS)], label=result.label)
+                for number, result in enumerate(evaluation.results)
+            ],
+            loc="outside lower center",
+            ncols=min(len(evaluation.results), 4),
+            frameon=False,
+            fontsize=8,
+        )
         for axes in (left, right):
             axes.grid(alpha=0.25, linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
