@@ -202,6 +202,7 @@ def test_run_json_says_what_ran_and_names_no_host(peptide_run: Path) -> None:
     assert record["platform"]["threads"] == 1
     assert record["seed"] == 1
     assert record["n_atoms"] == 33
+    assert len(record["source_sha256"]) == 64
     assert [stage["n_steps"] for stage in record["stages"]] == [0, 60, 40]
     assert {"python", "trip-mm", "openmm", "torch"} <= set(record["versions"])
     assert str(peptide_run.parent) not in text

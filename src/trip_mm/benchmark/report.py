@@ -11,7 +11,7 @@ import numpy as np
 from trip_mm import files
 from trip_mm.benchmark.cases import Settings
 from trip_mm.benchmark.session import Measurement
-from trip_mm.simulation.provenance import git_revision, versions
+from trip_mm.simulation.provenance import git_revision, source_sha256, versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,6 +74,7 @@ def write_json(path: Path, measurements: Sequence[Measurement], settings: Settin
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "git": git_revision(),
+        "source_sha256": source_sha256(),
         "settings": {
             "threads": settings.threads,
             "warm_up": settings.warm_up,

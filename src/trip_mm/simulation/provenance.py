@@ -1,6 +1,8 @@
 """Where a result comes from: versions, revision, and the models a run keeps beside itself."""
 
+import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -29,6 +31,8 @@ _PACKAGES = (
     "pdbfixer",
 )
 RUN_FORMAT_VERSION = 1
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The code that runs."""
 
 
 def versions() -> dict[str, str]:
@@ -43,16 +47,43 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Returns commit and cleanliness of the checkout this package runs from, None without one."""
-    source = Path(__file__).resolve().parents[3]
+    """Returns commit and cleanliness of the code, None where neither git nor pip knows them.
+
+    A package that runs from a checkout asks git; one that pip installed from a repository has the
+    commit in its `direct_url.json`. `pip install .` leaves no trace of the commit.
+    """
+    source = PACKAGE.parents[1]
     if not (source / ".git").exists():
-        return None
+        return _installed_revision()
     try:
         commit = _git(source, "rev-parse", "HEAD")
         changed = _git(source, "status", "--porcelain", "--untracked-files=no", "--", "src")
     except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
     return {"commit": commit.strip(), "modified": bool(changed.strip())}
+
+
+def _installed_revision() -> dict[str, Any] | None:
+    try:
+        installed = importlib.metadata.distribution("trip-mm")
+        is_this = Path(str(installed.locate_file(PACKAGE.name))).resolve() == PACKAGE
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
+        return None
+    version_control = origin.get("vcs_info", {})
+    if not is_this or version_control.get("vcs") != "git":
+        return None
+    return {"commit": version_control["commit_id"], "modified": False}
+
+
+def source_sha256() -> str:
+    """Returns a digest of the names and texts of all modules, equal in every copy of the code."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py"), key=lambda file: file.relative_to(PACKAGE).parts):
+        name = file.relative_to(PACKAGE).as_posix()
+        text = file.read_bytes()
+        digest.update(f"{name}\0{len(text)}\0".encode() + text)
+    return digest.hexdigest()
 
 
 def _git(source: Path, *arguments: str) -> str:
@@ -74,6 +105,7 @@ def run_record(plan: RunPlan, n_atoms: int) -> dict[str, Any]:
         "n_atoms": n_atoms,
         "versions": versions(),
         "git": git_revision(),
+        "source_sha256": source_sha256(),
         **plan.to_dict(),
     }
 
