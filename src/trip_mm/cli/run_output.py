@@ -61,7 +61,14 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
             for i, (stage, cost) in enumerate(zip(plan.stages, estimates, strict=True))
         )
     )
-    console.print(f"estimated time {_duration(total)} (one step: {per_step})", markup=False)
+    endless = any(cost.seconds is None for cost in estimates)
+    left_out = ", without minimizations until converged" if endless else ""
+    console.print(
+        f"estimated time of the steps alone: {_duration(total)}{left_out} (one step: {per_step}); "
+        "building, starting the potentials, output and analysis come on top",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def show_summary(path: Path) -> None:

@@ -1,4 +1,8 @@
-"""How long a run will take, from a few evaluations of each of its potentials."""
+"""How long the steps of a run will take, from a few evaluations of each of its potentials.
+
+Not counted: building, the start of a potential (its kernels are compiled, which can take tens of
+seconds), output, analysis, and evaluations of a minimization beyond one per iteration of one pass.
+"""
 
 import statistics
 import time
