@@ -53,7 +53,7 @@ def test_a_run_in_one_state_is_called_too_short(run_dir: Path, tmp_path: Path) -
         writer.write(universe.atoms)
     status, out, _ = call(run_dir)
     assert status == 0
-    assert "no residue was seen to change its state" in " ".join(out.split())
+    assert "no change of state was seen: too short for populations" in " ".join(out.split())
 
 
 def test_thesis_states_report_their_overlap(run_dir: Path) -> None:

@@ -475,18 +475,31 @@ def test_points_at_the_border_of_the_map_are_not_cut() -> None:
     assert points.get_zorder() > max(spine.get_zorder() for spine in axes.spines.values())
 
 
-@pytest.mark.parametrize("changes_state", [False, True])
-def test_populations_without_errors_are_called_too_short(changes_state: bool) -> None:
+@pytest.mark.parametrize("n_changes", [0, 1, 9, 10])
+def test_few_changes_of_state_are_called_too_short_for_populations(n_changes: int) -> None:
+    """A point that jitters across a border gives an error, of no worth."""
     psi = np.full((30, 1), 150.0)
-    psi[15:] = -40.0 if changes_state else 140.0
+    for start in range(1, n_changes + 1):
+        psi[start:] = -40.0 if start % 2 else 150.0
     result = made_of(np.full((30, 1), -70.0), psi)
-    assert result.pooled_statistics(TILED).is_too_short != changes_state
+    too_short = n_changes < 10
+    assert result.pooled_statistics(TILED).n_changes == n_changes
+    assert result.pooled_statistics(TILED).is_too_short == too_short
     written = summary(result, Path())["state_sets"]["tiled"]
     for statistics in (written["pooled"], *written["per_residue"].values()):
-        assert statistics["too_short_for_populations"] != changes_state
+        assert statistics["n_changes_of_state"] == n_changes
+        assert statistics["too_short_for_populations"] == too_short
     title = ramachandran_figure(result, TILED).axes[0].get_title()
     assert "30 frames, 0 to 29 ps" in title
-    assert ("too short for populations" in title) != changes_state
+    assert ("too short for populations" in title) == too_short
+
+
+def test_changes_of_all_residues_count() -> None:
+    phi = np.full((8, 2), -70.0)
+    psi = np.stack([np.resize([150.0, -40.0], 8), np.full(8, 150.0)], axis=1)
+    result = made_of(phi, psi)
+    assert result.pooled_statistics(TILED).n_changes == 7
+    assert [own.n_changes for own in result.residue_statistics(TILED).values()] == [7, 0]
 
 
 def test_picture_is_written_in_the_format_of_its_suffix(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def _statistics(statistics: TorsionStatistics) -> dict[str, Any]:
         "n_points": statistics.n_points,
         "unassigned_percent": json_number(100 * statistics.unassigned),
         "overlapping_percent": json_number(100 * statistics.overlapping),
+        "n_changes_of_state": statistics.n_changes,
         "too_short_for_populations": statistics.is_too_short,
         "states": {row.state: _row(row) for row in statistics.states},
     }

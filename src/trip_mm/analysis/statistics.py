@@ -9,11 +9,17 @@ from numpy.typing import NDArray
 from trip_mm.analysis.series import series_mean
 from trip_mm.analysis.states import StateSet
 
-TOO_SHORT = (
-    "no residue was seen to change its state, so that the populations have no errors: the "
-    "trajectory is too short for populations"
-)
-"""What `TorsionStatistics.is_too_short` means, for people."""
+_FEWEST_CHANGES = 10
+
+
+def too_short_text(n_changes: int) -> str:
+    """Says why a trajectory is too short for populations, where `is_too_short` is true."""
+    if n_changes == 0:
+        return "no change of state was seen: too short for populations"
+    return (
+        f"changes of state seen: only {n_changes}; too short for populations, whose errors are not "
+        "to be trusted"
+    )
 
 
 def circular_mean(angles_deg: NDArray[np.float64]) -> float:
@@ -72,6 +78,8 @@ class StateStatistics:
 class TorsionStatistics:
     """Every state of a set for one residue, or for all residues pooled.
 
+    `n_changes` counts the frames in which a residue is in another state than in the frame before.
+
     `unassigned` is the share of points in no state, `overlapping` of those in more than one (only
     the thesis's printed table overlaps; its populations may then add up to more than 1).
     """
@@ -80,11 +88,15 @@ class TorsionStatistics:
     states: tuple[StateStatistics, ...]
     unassigned: float
     overlapping: float
+    n_changes: int
 
     @property
     def is_too_short(self) -> bool:
-        """Whether no state was entered or left, so that no population has an error."""
-        return all(math.isnan(row.standard_error) for row in self.states)
+        """Whether populations say nothing: fewer than ten changes of state were seen.
+
+        A point at the border of two states changes between them within femtoseconds.
+        """
+        return self.n_changes < _FEWEST_CHANGES
 
 
 def torsion_statistics(
@@ -114,7 +126,9 @@ def torsion_statistics(
         )
         for state, inside in zip(states.states, membership, strict=True)
     )
-    return TorsionStatistics(phi.size, rows, _share(counts == 0), _share(counts > 1))
+    frames = membership.reshape(len(membership), *phi_deg.shape)  # [n_states, n_frames, ...]
+    n_changes = int((frames[:, 1:] != frames[:, :-1]).any(axis=0).sum())
+    return TorsionStatistics(phi.size, rows, _share(counts == 0), _share(counts > 1), n_changes)
 
 
 def _share(inside: NDArray[np.bool_]) -> float:

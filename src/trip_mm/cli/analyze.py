@@ -65,7 +65,7 @@ def ramachandran_command(
     """
     from trip_mm.analysis.ramachandran import analyze_run, ramachandran, write_results
     from trip_mm.analysis.states import state_set
-    from trip_mm.analysis.statistics import TOO_SHORT
+    from trip_mm.analysis.statistics import too_short_text
 
     if run_dir is not None:
         if topology is not None or trajectory is not None or out is not None:
@@ -84,8 +84,10 @@ def ramachandran_command(
         make_directory(directory)
         write_results(result, directory, state_set(states.value))
     console.print(states_table(result, states.value))
-    if result.pooled_statistics(state_set(states.value)).is_too_short:
-        console.print(f"{TOO_SHORT}; run longer", markup=False, soft_wrap=True)
+    pooled = result.pooled_statistics(state_set(states.value))
+    if pooled.is_too_short:
+        text = f"{too_short_text(pooled.n_changes)}; run longer"
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def states_table(result: "RamachandranResult", state_set_name: str) -> "Table":

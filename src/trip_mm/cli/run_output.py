@@ -108,14 +108,14 @@ def show_summary(path: Path) -> None:
 
 
 def _populations(ramachandran: dict[str, Any]) -> str:
-    from trip_mm.analysis.statistics import TOO_SHORT
+    from trip_mm.analysis.statistics import too_short_text
 
     pooled = ramachandran["state_sets"]["tiled"]["pooled"]
     shares = ", ".join(_population(name, state) for name, state in pooled["states"].items())
     times = f"{ramachandran['first_time_ps']:.6g} to {ramachandran['last_time_ps']:.6g} ps"
     text = f"Ramachandran populations ({ramachandran['n_frames']} frames, {times}): {shares}"
     too_short = pooled.get("too_short_for_populations", False)  # not in runs of earlier versions
-    return f"{text}; {TOO_SHORT}" if too_short else text
+    return f"{text}; {too_short_text(pooled['n_changes_of_state'])}" if too_short else text
 
 
 def _population(name: str, state: dict[str, Any]) -> str:
