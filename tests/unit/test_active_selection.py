@@ -36,9 +36,9 @@ from trip_mm.checkpoint import new_potential, save_potential
 from trip_mm.errors import ConfigError, RunDirectoryError
 from trip_mm.model.config import TripConfig
 from trip_mm.simulation.committee_reporter import COMMITTEE_COLUMNS
-from trip_mm.simulation.config_io import read_yaml
 from trip_mm.simulation.overrides import apply_overrides, split_overrides
 from trip_mm.simulation.protocol_config import ProtocolConfig
+from trip_mm.simulation.yaml_io import read_yaml
 from trip_mm.training.config import load_training_config
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations

@@ -19,9 +19,10 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from trip_mm.errors import ConfigError
-from trip_mm.simulation.config_io import describe_type, problems, read_yaml, validate
+from trip_mm.simulation.config_io import problems, validate
 from trip_mm.simulation.quantities import Duration, ForceMagnitude
 from trip_mm.simulation.system_config import Settings
+from trip_mm.simulation.yaml_io import describe_type, read_yaml
 from trip_mm.training.config import parse_training_config
 
 _OWN_TRAINING_KEYS = ("name", "seed", "model", "initial", "committee")

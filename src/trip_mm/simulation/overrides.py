@@ -7,20 +7,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from trip_mm.errors import ConfigError
-from trip_mm.simulation.config_io import (
-    Document,
-    Location,
-    describe_type,
-    entry_names,
-    format_location,
-    keys_of,
-    nested_model,
-    parse_yaml,
-    split_path,
-)
+from trip_mm.simulation.config_io import entry_names, keys_of, nested_model, split_path
 from trip_mm.simulation.protocol_config import StageSettings
 from trip_mm.simulation.stage_keys import KEYS_OF_KIND
 from trip_mm.simulation.system_config import PotentialConfig
+from trip_mm.simulation.yaml_io import (
+    Document,
+    Location,
+    describe_type,
+    format_location,
+    parse_yaml,
+)
 
 _PROTOCOL_KEYS = ("stages", "defaults", "seed")
 _STAGE_KEYS = frozenset().union(*KEYS_OF_KIND.values()) - {"name", "potential"}

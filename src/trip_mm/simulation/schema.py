@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trip_mm.simulation.config_io import Document, read_yaml, validate
+from trip_mm.simulation.config_io import validate
 from trip_mm.simulation.overrides import apply_overrides
 from trip_mm.simulation.protocol_config import (
     ProtocolConfig,
@@ -24,6 +24,7 @@ from trip_mm.simulation.system_config import (
     StructureConfig,
     SystemConfig,
 )
+from trip_mm.simulation.yaml_io import Document, read_yaml
 
 __all__ = [
     "IonsConfig",

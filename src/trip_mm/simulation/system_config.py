@@ -21,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from trip_mm.simulation.config_io import describe_type, did_you_mean, problems
+from trip_mm.simulation.config_io import did_you_mean, problems
 from trip_mm.simulation.quantities import Concentration, Length
+from trip_mm.simulation.yaml_io import describe_type
 
 PotentialKind = Literal["trip", "amber14", "openmm-ml"]
 POTENTIAL_KINDS: tuple[PotentialKind, ...] = ("trip", "amber14", "openmm-ml")

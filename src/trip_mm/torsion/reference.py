@@ -30,7 +30,8 @@ from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
 from trip_mm.locking import locked
-from trip_mm.simulation.config_io import read_yaml, validate
+from trip_mm.simulation.config_io import validate
+from trip_mm.simulation.yaml_io import read_yaml
 from trip_mm.torsion.comparison import model_sha256
 from trip_mm.torsion.dihedrals import Dihedral, dihedral_from_indices, dihedral_from_smarts
 from trip_mm.torsion.record_files import write_hdf5

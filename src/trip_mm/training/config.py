@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trip_mm.errors import ConfigError, DataError
-from trip_mm.simulation.config_io import read_yaml, validate
+from trip_mm.simulation.config_io import validate
+from trip_mm.simulation.yaml_io import read_yaml
 from trip_mm.training.network import network_config
 from trip_mm.training.presets import with_preset
 

@@ -7,7 +7,8 @@ from typing import Any
 from trip_mm.elements import atomic_number
 from trip_mm.errors import ConfigError, UnsupportedElementError
 from trip_mm.model.config import PRESETS, TripConfig
-from trip_mm.simulation.config_io import describe_type, did_you_mean
+from trip_mm.simulation.config_io import did_you_mean
+from trip_mm.simulation.yaml_io import describe_type
 
 
 def network_config(values: Mapping[str, Any]) -> TripConfig:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trip_mm.errors import ConfigError
-from trip_mm.simulation.config_io import describe_type, did_you_mean
+from trip_mm.simulation.config_io import did_you_mean
+from trip_mm.simulation.yaml_io import describe_type
 
 PRESETS: dict[str, dict[str, Any]] = {
     "thesis": {

@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 from trip_mm.errors import ConfigError
-from trip_mm.simulation.config_io import problems, read_yaml, validate
+from trip_mm.simulation.config_io import problems, validate
+from trip_mm.simulation.yaml_io import read_yaml
 
 Bound = TypeVar("Bound", int, float)
 
