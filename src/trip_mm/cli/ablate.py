@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, require_training_packages
 
 
 def command(
@@ -16,6 +16,7 @@ def command(
     ] = False,
 ) -> None:
     """Train the thesis's four networks alike and print its Table 5 for them."""
+    require_training_packages()
     from trip_mm.training.ablation import ablate
     from trip_mm.training.progress import TrainingBar
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, require_training_packages
 
 
 def command(
@@ -28,6 +28,7 @@ def command(
 
     It ends with the first round that finds nothing. Stopped or killed, the same command continues.
     """
+    require_training_packages()
     from rich.box import SIMPLE
     from rich.table import Table
 

@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
+from trip_mm.dependencies import require
 from trip_mm.errors import TripError
 from trip_mm.simulation.interruption import RunInterrupted
 
@@ -39,3 +40,13 @@ def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(2) from error
 
     return wrapped
+
+
+def require_training_packages() -> None:
+    """Refuses to train without the extra `train`, before its packages are imported.
+
+    Raises:
+        MissingDependencyError: Lightning or TensorBoard is not installed.
+    """
+    for package, program in (("lightning", "Lightning"), ("tensorboard", "TensorBoard")):
+        require(package, f"training needs {program}", "train")

@@ -69,7 +69,9 @@ def command(
     try:
         from rich.progress import Progress
 
-        with Progress(console=error_console, transient=True) as progress:
+        # Where it draws nothing, it would still leave an empty line.
+        quiet = not error_console.is_terminal
+        with Progress(console=error_console, transient=True, disable=quiet) as progress:
             task = progress.add_task("conformations", total=n_predictions)
             evaluation = evaluate_potentials(
                 dataset,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, require_training_packages
 
 
 def command(
@@ -18,6 +18,7 @@ def command(
     ] = False,
 ) -> None:
     """Train a model, or a committee, as CONFIG says, and export it as safetensors."""
+    require_training_packages()
     from trip_mm.training.config import load_training_config
     from trip_mm.training.progress import TrainingBar
     from trip_mm.training.trainer import train

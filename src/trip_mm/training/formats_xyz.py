@@ -60,7 +60,7 @@ def read_frames(path: Path) -> XyzFrames:
         from ase.io.extxyz import XYZError
     except ImportError:
         raise MissingDependencyError(
-            f"{path}: reading extended XYZ needs ASE; pip install ase"
+            f"{path}: reading extended XYZ needs ASE; pip install 'trip-mm[ase]'"
         ) from None
     conformations = []
     levels: list[str] = []
