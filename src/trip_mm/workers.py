@@ -18,7 +18,8 @@ from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from trip_mm.errors import ConfigError, DataError, MissingDependencyError
+from trip_mm.dependencies import require
+from trip_mm.errors import ConfigError, DataError
 
 Key = TypeVar("Key")
 Task = TypeVar("Task")
@@ -38,6 +39,7 @@ class Workers:
 
     Raises:
         ConfigError: both several processes and a scheduler.
+        MissingDependencyError: a scheduler, and Dask is not installed.
     """
 
     processes: int = 1
@@ -50,6 +52,8 @@ class Workers:
                 f"--processes {self.processes} and --scheduler {self.scheduler}: the workers of "
                 "the scheduler compute, so leave --processes out"
             )
+        if self.scheduler is not None:
+            require("distributed", "--scheduler needs Dask", "cluster")
 
 
 def results(
@@ -70,7 +74,6 @@ def results(
         name: from a key to what an error calls the task.
 
     Raises:
-        MissingDependencyError: a scheduler is named, and Dask is not installed.
         ConfigError: nothing answers at its address.
         DataError: the scheduler was lost, or workers died again and again on one task, which is
             named.
@@ -174,12 +177,8 @@ def _on_cluster(
     Dask gives the tasks of a lost worker to another one. Workers need trip-mm and the programs that
     compute, but no file of this machine.
     """
-    try:
-        from distributed import Client, KilledWorker, as_completed
-    except ImportError:
-        raise MissingDependencyError(
-            "--scheduler needs Dask; pip install 'trip-mm[cluster]'"
-        ) from None
+    from distributed import Client, KilledWorker, as_completed
+
     try:
         client = Client(address, timeout=_CONNECT_TIMEOUT_S)
     except (OSError, TimeoutError, ValueError) as error:

@@ -51,6 +51,8 @@ json.dump(found, sys.__stdout__)
 TRAINING = "error: training needs {}; pip install 'trip-mm[train]'"
 GFN2 = "error: GFN2-xTB needs tblite; pip install 'trip-mm[qm]'"
 HF = "error: hf/sto-3g needs pyscf; pip install 'trip-mm[qm]'"
+RELAX = "error: relaxation needs geomeTRIC; pip install 'trip-mm[geometry]'"
+CLUSTER = "error: --scheduler needs Dask; pip install 'trip-mm[cluster]'"
 XYZ = "reading extended XYZ needs ASE; pip install 'trip-mm[ase]'"
 COMMANDS = [
     ("train t.yaml", TRAINING.format("Lightning")),
@@ -58,9 +60,13 @@ COMMANDS = [
     ("active-learn a.yaml --out o", TRAINING.format("Lightning")),
     ("label g.h5 --out o.h5", GFN2),
     ("label g.h5 --out o.h5 --method hf/sto-3g", HF),
+    ("label g.h5 --out o.h5 --scheduler tcp://localhost:1", CLUSTER),
     ("evaluate gfn2 d.h5", GFN2),
     ("evaluate hf/sto-3g d.h5", HF),
     ("evaluate trip-gfn2-s x.xyz", XYZ),
+    ("minimize OO", RELAX),
+    ("minimize O --potential gfn2", RELAX),
+    ("frequencies O", RELAX),
     ("frequencies O --as-is --potential gfn2", GFN2),
     ("frequencies O --as-is --potential hf/sto-3g", HF),
     ("frequencies O --as-is --reference gfn2", GFN2),
@@ -69,15 +75,18 @@ COMMANDS = [
     ("scan diatomic O-H --potential hf/sto-3g --out o", "pyscf; pip install 'trip-mm[qm]'"),
     ("scan dimer O O --out o", GFN2),
     ("scan bond O --potential hf/sto-3g --out o", HF),
+    ("torsion scan OO --dihedral 2,0,1,3 --out o", RELAX),
     ("torsion scan OO --dihedral 2,0,1,3 --strategy batched --potential gfn2 --out o", GFN2),
     ("torsion scan OO --dihedral 2,0,1,3 --strategy batched --single-point gfn2 --out o", GFN2),
     (
         "torsion drive reference-wb97x --out o",
         "tables need pyarrow; pip install 'trip-mm[torsion]'",
     ),
+    ("torsion reference r.yaml --out o", RELAX),
     ("run w.yaml --potential openmm-ml:ani2x --protocol gas --out o", "torchani"),
 ]
 ONE_ABSENT = [
+    ("geometric", "torsion drive reference --out o", RELAX),
     ("tensorboard", "train s.yaml", TRAINING.format("TensorBoard")),
 ]
 """Packages that are looked for after another one of the same extra."""

@@ -39,6 +39,7 @@ def command(
     from trip_mm.geometry.hessian import bind_hessian
     from trip_mm.geometry.molecule import read_molecule
     from trip_mm.geometry.potentials import parse_potential
+    from trip_mm.geometry.relax import require_geometric
     from trip_mm.geometry.vibrations import match_modes
 
     compute = frequencies_at if as_is else relaxed_frequencies
@@ -49,6 +50,8 @@ def command(
     reference_hessian = "auto" if hessian == "analytic" else hessian
     if other is not None:
         bind_hessian(other, read, reference_hessian)  # refuses before anything runs
+    if not as_is and read.n_atoms > 1:
+        require_geometric()  # before the directory is made
     if out is not None:
         make_directory(out)
     found = compute(read, spec, hessian)

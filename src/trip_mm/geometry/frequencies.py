@@ -13,7 +13,7 @@ from trip_mm.files import make_directory, write_atomically
 from trip_mm.geometry.hessian import bind_hessian
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind
-from trip_mm.geometry.relax import relax
+from trip_mm.geometry.relax import relax, require_geometric
 from trip_mm.geometry.vibrations import MatchedModes, Vibrations, harmonic_analysis, match_modes
 from trip_mm.units import ANGSTROM_TO_BOHR
 
@@ -76,6 +76,8 @@ def relaxed_frequencies(
     Raises:
         TripError: as `bind_hessian`, `relax` and `frequencies_at`.
     """
+    if molecule.n_atoms > 1:
+        require_geometric()
     bind_hessian(spec, molecule, hessian)  # refuses before anything runs
     found = relax(molecule, bind(spec, molecule))
     return frequencies_at(molecule.at(found.positions), spec, hessian)

@@ -8,7 +8,7 @@ from trip_mm.errors import ConfigError
 from trip_mm.geometry.dihedral import check_dihedral
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import PotentialSpec, bind
-from trip_mm.geometry.relax import HeldDihedral, relax
+from trip_mm.geometry.relax import HeldDihedral, relax, require_geometric
 from trip_mm.geometry.superposition import rmsd
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
@@ -52,6 +52,8 @@ def minimize(
     Raises:
         TripError: as `bind` and `relax`.
     """
+    if molecule.n_atoms > 1:
+        require_geometric()
     energy_function = bind(spec, molecule)
     before, _ = energy_function(molecule.positions)
     found = relax(molecule, energy_function, held)

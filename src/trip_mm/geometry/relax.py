@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trip_mm.dependencies import require
 from trip_mm.elements import symbols_of
-from trip_mm.errors import MissingDependencyError, RelaxationError
+from trip_mm.errors import RelaxationError
 from trip_mm.geometry.dihedral import dihedral_angle, set_dihedral, wrapped
 from trip_mm.geometry.molecule import Molecule, changed_bonds
 from trip_mm.geometry.potentials import EnergyFunction
@@ -64,6 +65,15 @@ class Relaxed:
     energy: float
     forces: NDArray[np.float64]
     n_evaluations: int
+
+
+def require_geometric() -> None:
+    """Checks for geomeTRIC before anything is loaded or computed.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    require("geometric", "relaxation needs geomeTRIC", "geometry")
 
 
 def relax(
@@ -123,18 +133,14 @@ def _optimize(
     molecule: Molecule, energy_function: EnergyFunction, held: HeldDihedral | None
 ) -> tuple[NDArray[np.float64], int]:
     """Runs geomeTRIC; returns positions in A and the number of evaluations."""
-    try:
-        from geometric.engine import Engine
-        from geometric.errors import Error as GeometricError
-        from geometric.internal import DelocalizedInternalCoordinates
-        from geometric.molecule import Molecule as GeometricMolecule
-        from geometric.optimize import Optimize
-        from geometric.params import OptParams
-        from geometric.prepare import parse_constraints
-    except ImportError:
-        raise MissingDependencyError(
-            "relaxation needs geomeTRIC; pip install 'trip-mm[geometry]'"
-        ) from None
+    require_geometric()
+    from geometric.engine import Engine
+    from geometric.errors import Error as GeometricError
+    from geometric.internal import DelocalizedInternalCoordinates
+    from geometric.molecule import Molecule as GeometricMolecule
+    from geometric.optimize import Optimize
+    from geometric.params import OptParams
+    from geometric.prepare import parse_constraints
 
     class _Engine(Engine):
         """Hands positions in bohr to the potential."""

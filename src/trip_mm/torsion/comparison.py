@@ -14,6 +14,7 @@ from trip_mm.errors import DataError, EvaluationError
 from trip_mm.files import make_directory
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, check_distinct
+from trip_mm.geometry.relax import require_geometric
 from trip_mm.locking import locked
 from trip_mm.torsion.batched import BATCHED, batched_scan
 from trip_mm.torsion.dihedrals import Dihedral, describe
@@ -83,10 +84,13 @@ def compare_potentials(
         ConfigError: an unknown potential, two of one name, or a directory that holds another scan.
         UnsupportedSystemError: a potential that cannot know the molecule.
         DataError: a potential failed at all but one angle.
+        MissingDependencyError: a package that is not installed.
         RunDirectoryError: another process writes to the same directory.
     """
     for specs in (settings.relaxed, settings.single_points):
         check_distinct(specs)
+    if settings.strategy != BATCHED:
+        require_geometric()
     for spec in (*settings.relaxed, *settings.single_points):
         bind(spec, molecule)  # refuses before anything runs
     make_directory(out)

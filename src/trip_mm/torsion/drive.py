@@ -16,6 +16,7 @@ import numpy as np
 from trip_mm.errors import ConfigError, DataError
 from trip_mm.files import make_directory
 from trip_mm.geometry.potentials import PotentialSpec, check_distinct
+from trip_mm.geometry.relax import require_geometric
 from trip_mm.locking import locked
 from trip_mm.torsion.comparison import model_sha256, potential_file_name
 from trip_mm.torsion.drive_tasks import BY_POINT, MODES, RELAXED_MODES, DriveTask, Entry, run_task
@@ -116,11 +117,14 @@ def run_benchmark(
             or journals of other settings.
         DataError: the outcomes do not add up to the records.
         RunDirectoryError: another process works in `out`.
+        MissingDependencyError: geomeTRIC is not installed where this process computes.
         TripError: a potential that cannot be used at all.
     """
     if settings.mode not in MODES:
         raise ConfigError(f"mode {settings.mode!r} is unknown; use {' or '.join(MODES)}")
     check_distinct(settings.potentials)
+    if settings.mode in BY_POINT and workers.scheduler is None:
+        require_geometric()
     admitted, skipped = admit(dataset.records, settings.elements)
     admitted.sort(key=lambda record: len(record.molecule().atomic_numbers))
     found: list[Outcome] = []

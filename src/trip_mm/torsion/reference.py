@@ -29,6 +29,7 @@ from trip_mm.files import make_directory
 from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
+from trip_mm.geometry.relax import require_geometric
 from trip_mm.locking import locked
 from trip_mm.simulation.config_io import validate
 from trip_mm.simulation.yaml_io import read_yaml
@@ -144,7 +145,10 @@ def make_reference(
         ConfigError: the list of molecules is malformed, or `out` holds other results.
         DataError: no molecule was finished.
         RunDirectoryError: another process works in `out`.
+        MissingDependencyError: geomeTRIC is not installed where this process computes.
     """
+    if workers.scheduler is None:
+        require_geometric()
     journals = out / "journals"
     make_directory(journals)
     with locked(out):
