@@ -112,7 +112,7 @@ def _table(measurements: Sequence[Measurement], settings: Settings) -> "Table":
         caption="10-90 %: quantiles. CPU: of all threads. dense: share of the rate of a dense "
         "product. shares: neighbours, network, OpenMM, in % of a step.",
     )
-    shown.add_column("case", overflow="fold", min_width=16)
+    shown.add_column("case")
     for header in ("ms/step", "10-90 %", "CPU ms", "ns/day", "MiB", "dense", "shares"):
         shown.add_column(header, justify="right", no_wrap=True)
     for found in measurements:

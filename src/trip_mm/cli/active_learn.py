@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trip_mm.cli.console import console, require_training_packages
+from trip_mm.cli.console import console, print_table, require_training_packages
 
 
 def command(
@@ -50,7 +50,6 @@ def command(
         ) from error
     table = Table(
         title=f"{out}: force disagreement of frames, and held-out force MAE, in kcal/mol/A",
-        title_justify="left",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
     )
@@ -58,7 +57,7 @@ def command(
         table.add_column(column.short, justify="right", no_wrap=True)
     for row in outcome.rows:
         table.add_row(*cells(row))
-    console.print(table)
+    print_table(table)
     report(outcome.state)
     for member in outcome.committee:
         report(f"  {member}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trip_mm.cli.analyze_liquid import StageOption, density_command, rdf_command
-from trip_mm.cli.console import console, reporting_errors
+from trip_mm.cli.console import console, print_table, reporting_errors
 from trip_mm.errors import ConfigError
 from trip_mm.files import make_directory
 
@@ -83,7 +83,7 @@ def ramachandran_command(
         directory = Path() if out is None else out
         make_directory(directory)
         write_results(result, directory, state_set(states.value))
-    console.print(states_table(result, states.value))
+    print_table(states_table(result, states.value))
     pooled = result.pooled_statistics(state_set(states.value))
     if pooled.is_too_short:
         text = f"{too_short_text(pooled.n_changes)}; run longer"

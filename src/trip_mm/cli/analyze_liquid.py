@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trip_mm.cli.console import console, reporting_errors
+from trip_mm.cli.console import console, print_table, reporting_errors
 
 RunDirectoryArgument = Annotated[
     Path, typer.Argument(help="Directory of a run; the files are written into it.")
@@ -102,7 +102,7 @@ def density_command(
             f"{own.correlation_time_ps:.3g}",
             f"{own.mean.n_effective:.1f}",
         )
-    console.print(table)
+    print_table(table)
     for own in results:
         if not own.is_converged:
             console.print(f"{own.stage}: {UNTRUSTED}; run longer", markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trip_mm.cli.console import console, error_console
+from trip_mm.cli.console import console, error_console, print_table
 
 
 def command(
@@ -83,7 +83,7 @@ def command(
         lambda so_far: write_json(out / "bench.json", so_far, settings),
     )
     for table in tables(found, settings):
-        console.print(table)
+        print_table(table)
     for label, power in exponents(found).items():
         console.print(f"{label}: time grows as atoms to the power {power:.2f}", markup=False)
     written = ["bench.json"]

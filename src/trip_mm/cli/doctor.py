@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, print_table
 
 if TYPE_CHECKING:
     from trip_mm.backends.diagnostics import Diagnosis
@@ -21,11 +21,11 @@ def command() -> None:
     from trip_mm.backends.diagnostics import diagnose
 
     diagnosis = diagnose()
-    console.print(_versions(diagnosis))
-    console.print(_platforms(diagnosis))
-    console.print(_backends(diagnosis))
-    console.print(f"torch: {escape(diagnosis.devices)}")
-    console.print(_checks(diagnosis))
+    print_table(_versions(diagnosis))
+    print_table(_platforms(diagnosis))
+    print_table(_backends(diagnosis))
+    console.print(f"torch: {escape(diagnosis.devices)}", soft_wrap=True)
+    print_table(_checks(diagnosis))
     if diagnosis.default is None:
         console.print("[bold red]No force backend works here.[/]")
         raise typer.Exit(1)
@@ -37,16 +37,14 @@ def command() -> None:
 
 
 def _versions(diagnosis: "Diagnosis") -> Table:
-    table = Table("package", "version", title="Versions", title_justify="left")
+    table = Table("package", "version", title="Versions")
     for name, version in diagnosis.versions.items():
         table.add_row(name, "[dim]not installed[/]" if version is None else version)
     return table
 
 
 def _platforms(diagnosis: "Diagnosis") -> Table:
-    table = Table(
-        "platform or plugin", "relative speed", title="OpenMM platforms", title_justify="left"
-    )
+    table = Table("platform or plugin", "relative speed", title="OpenMM platforms")
     for name, speed in diagnosis.platforms.items():
         table.add_row(name, f"{speed:g}")
     for failure in diagnosis.plugin_failures:
@@ -62,7 +60,7 @@ def _library_and_reason(failure: str) -> tuple[str, str]:
 
 
 def _backends(diagnosis: "Diagnosis") -> Table:
-    table = Table("backend", "works", "why not", title="Force backends", title_justify="left")
+    table = Table("backend", "works", "why not", title="Force backends")
     for name, reason in diagnosis.backends.items():
         works = "[green]yes[/]" if reason is None else "[yellow]no[/]"
         table.add_row(name, works, escape(reason or ""))
@@ -72,7 +70,7 @@ def _backends(diagnosis: "Diagnosis") -> Table:
 def _checks(diagnosis: "Diagnosis") -> Table:
     title = f"Against the eager potential, {escape(diagnosis.model)}"
     columns = ("platform", "backend", "energy difference (kJ/mol)", "relative force difference", "")
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=title)
     for check in diagnosis.checks:
         energy = "" if check.energy_difference is None else f"{check.energy_difference:.1e}"
         force = "" if check.force_difference is None else f"{check.force_difference:.1e}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trip_mm.cli.console import console, error_console
+from trip_mm.cli.console import console, error_console, print_table
 from trip_mm.errors import ConfigError
 from trip_mm.files import make_directory
 
@@ -123,20 +123,15 @@ def sort_arguments(arguments: list[str]) -> tuple[list["PotentialSpec"], list[Pa
 
 def _print(table: "Table") -> None:
     from rich import box
-    from rich.console import Console
-    from rich.measure import Measurement
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
-    console.print(table.title, style="italic", markup=False, soft_wrap=True)
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = RichTable(title=escape(table.title), box=box.SIMPLE_HEAD, pad_edge=False)
     for column, header in enumerate(table.headers):
         shown.add_column(header, justify="left" if column < table.n_text else "right", no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
-    # A line that is too long for the terminal is better than a cell that is cut off.
-    wide = console.options.update(max_width=1000)
-    needed = Measurement.get(console, wide, shown).maximum
-    Console(width=max(needed, console.width), highlight=False).print(shown)
+    print_table(shown)
     for note in table.notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)
     console.print()

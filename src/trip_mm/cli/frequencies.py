@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, print_table
 from trip_mm.files import make_directory
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _print_table(
             row += [_wavenumber(partner), f"{pairs.differences[index]:+.1f}"]
             row += [f"{pairs.overlaps[index]:.2f}"]
         table.add_row(*row)
-    console.print(table)
+    print_table(table)
 
 
 def _print_summary(result: "Frequencies") -> None:

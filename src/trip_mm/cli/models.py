@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, print_table
 from trip_mm.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _list(cards: "list[ModelCard]", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([_as_dict(card) for card in cards], indent=2))
     elif cards:
-        console.print(_table(cards))
+        print_table(_table(cards))
     else:
         console.print("No models are registered in this installation.")
 
@@ -69,10 +69,10 @@ def _show(card: "ModelCard", as_json: bool) -> None:
         console.print(f"{key:<16} {text}", markup=False, soft_wrap=True)
     console.print(f"{'checksum':<16} verified")
     if card.card.is_file():
-        from rich.markdown import Markdown
+        from trip_mm.cli.document import print_document
 
         console.print()
-        console.print(Markdown(card.card.read_text(encoding="utf-8")))
+        print_document(card.card.read_text(encoding="utf-8"))
 
 
 def _as_dict(card: "ModelCard") -> dict[str, Any]:
@@ -92,10 +92,12 @@ def _table(cards: "list[ModelCard]") -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("name", no_wrap=True)
-    for heading in ("version", "description", "level of theory", "elements", "sha256"):
-        table.add_column(heading)
+    table.add_column("version", no_wrap=True)
+    table.add_column("description")
+    for heading in ("level of theory", "elements", "sha256"):
+        table.add_column(heading, no_wrap=True)
     for card in cards:
         elements = " ".join(card.elements)
         cells = (card.description, card.level_of_theory, elements, card.sha256[:12])

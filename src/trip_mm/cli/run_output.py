@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from trip_mm.cli.console import console
+from trip_mm.cli.console import console, print_table
 from trip_mm.files import read_json
 from trip_mm.simulation.box import describe_box
 from trip_mm.simulation.estimate import estimate
@@ -37,11 +37,12 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
         f"{plan.platform.describe(plan.uses_trip())}, {plan.platform.threads} threads, "
         f"seed {plan.seed}",
         markup=False,
+        soft_wrap=True,
     )
     columns = ("stage", "potential", "steps", "timestep", "temperature", "frames", "time")
-    table = Table(title=f"Plan for {escape(str(path))}", title_justify="left")
+    table = Table(title=f"Plan for {escape(str(path))}")
     for column in columns:
-        table.add_column(column, overflow="fold")  # --set wants the whole name of a stage
+        table.add_column(column, no_wrap=True)
     for index, (stage, cost) in enumerate(zip(plan.stages, estimates, strict=True)):
         table.add_row(
             _title(stage.name, stage.kind),
@@ -52,7 +53,7 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
             str(stage.n_steps // stage.trajectory_interval_steps) if stage.n_steps else "",
             "unknown" if cost.seconds is None else _duration(cost.seconds),
         )
-    console.print(table)
+    print_table(table)
     total = sum(cost.seconds or 0.0 for cost in estimates)
     per_step = ", ".join(
         dict.fromkeys(
@@ -85,7 +86,7 @@ def show_summary(path: Path) -> None:
     watched = any(_DISAGREEMENT in stage for stage in summary["stages"])
     if watched:
         columns = (*columns, "largest disagreement (kcal/mol/A)")
-    table = Table(*columns, title=escape(summary["name"]), title_justify="left")
+    table = Table(*columns, title=escape(summary["name"]))
     for stage in summary["stages"]:
         cells = [
             _title(stage["stage"], stage["kind"]),
@@ -96,15 +97,15 @@ def show_summary(path: Path) -> None:
             _number(stage, "frames", "d"),
         ]
         table.add_row(*cells, *([_number(stage, _DISAGREEMENT, ".2f")] if watched else []))
-    console.print(table)
+    print_table(table)
     transferred = max(stage.get("transferred_protons", 0) for stage in summary["stages"])
     if transferred:
         console.print(f"up to {transferred} proton(s) changed partners; see monitor.csv")
     if summary["ramachandran"] is not None:
-        console.print(_populations(summary["ramachandran"]), markup=False)
+        console.print(_populations(summary["ramachandran"]), markup=False, soft_wrap=True)
     for file in sorted(path.iterdir()):
         if not file.name.startswith(".") and (file.is_symlink() or file.is_file()):
-            console.print(f"  {file}", markup=False)
+            console.print(f"  {file}", markup=False, soft_wrap=True)
 
 
 def _populations(ramachandran: dict[str, Any]) -> str:

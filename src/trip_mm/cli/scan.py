@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trip_mm.cli.console import console, reporting_errors
+from trip_mm.cli.console import console, print_table, reporting_errors
 
 if TYPE_CHECKING:
     from trip_mm.surfaces.curve import Curve
@@ -174,15 +174,14 @@ def _print_curves(
 
     table = Table(
         title=f"kcal/mol; MAE and false wells against {curves[0].label}",
-        title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("potential", overflow="fold", min_width=12)
+    table.add_column("potential", no_wrap=True)
     for header in ("MAE", "tortuosity", "flips", "jump", "conserved", "repulsion"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("false wells", min_width=11)
+    table.add_column("false wells", no_wrap=True)
     known = figures[curves[0].label].wells
     for curve in curves:
         found = figures[curve.label]
@@ -203,7 +202,7 @@ def _print_curves(
             )
             or "none",
         )
-    console.print(table)
+    print_table(table)
 
 
 def _print_surfaces(
@@ -230,4 +229,4 @@ def _print_surfaces(
             regions = [error.mae_by_region.get(name) for name in _REGIONS]
             cells = ["" if value is None else f"{value:.1f}" for value in regions]
             table.add_row(surface.label, f"{error.mae:.1f}", *cells, str(len(error.false_wells)))
-        console.print(table)
+        print_table(table)

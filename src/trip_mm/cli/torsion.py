@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trip_mm.cli import torsion_drive
-from trip_mm.cli.console import console, reporting_errors
+from trip_mm.cli.console import console, print_table, reporting_errors
 from trip_mm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,4 +122,4 @@ def _print_table(result: "ScanResult") -> None:
             f"{found.barrier_error_kcal_per_mol:+.2f}",
             f"{found.barrier_shift_deg:+.0f}",
         )
-    console.print(table)
+    print_table(table)

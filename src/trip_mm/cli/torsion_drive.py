@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trip_mm.cli.console import console, reporting_errors
+from trip_mm.cli.console import console, print_table, reporting_errors
 from trip_mm.errors import DataError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _print(done: "Benchmark", out: Path) -> None:
             cells = [interval(s.scores[name]["mean"], decimals_of(name)) for s in here]
             if any(cell != "–" for cell in cells):
                 table.add_row(title, *cells)
-        console.print(table)
+        print_table(table)
     names = "report.md, profiles.html, results.parquet, points.parquet, summary.json"
     console.print(f"{out}: {names if result.outcomes else 'report.md, results.parquet'}")
 
