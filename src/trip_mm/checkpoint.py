@@ -5,9 +5,10 @@ header holds one JSON document under the key `trip_mm`: format version, configur
 free metadata. Nothing is ever unpickled.
 """
 
+import difflib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -36,6 +37,7 @@ __all__ = [
     "read_published_checkpoint",
     "registry",
     "save_potential",
+    "suggest_model",
     "trained_level",
 ]
 
@@ -105,6 +107,19 @@ def registry() -> dict[str, ModelCard]:
         raise CheckpointError(
             f"{listing}: damaged model registry ({error!r}); reinstall"
         ) from error
+
+
+def suggest_model(word: str, others: Sequence[str] = ()) -> str:
+    """Returns what to append to an error about an unknown name: a near miss and the models.
+
+    Args:
+        word: what was written.
+        others: names besides those of the models that may have been meant.
+    """
+    models = list(registry())
+    close = difflib.get_close_matches(word.lower(), [*models, *others], n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{hint} models that come with trip-mm: {', '.join(models) or 'none'}"
 
 
 def trained_level(name: str, metadata: Mapping[str, object]) -> str:
@@ -225,10 +240,9 @@ def load_potential(
     card = registry().get(str(name_or_path))
     path = card.path if card else Path(name_or_path)
     if not path.is_file():
-        known = ", ".join(registry()) or "none"
         raise CheckpointError(
-            f"{name_or_path}: neither a registered model ({known}) nor a file; "
-            "`trip-mm models` lists the models"
+            f"{name_or_path}: neither a registered model nor a file"
+            f"{suggest_model(str(name_or_path))}"
         )
     digest = file_sha256(path)
     if card and digest != card.sha256:

@@ -33,6 +33,9 @@ EnergyFunction = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64
 TIGHT_BINDING = {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}
 """Hamiltonians of tblite by the names that potentials have here."""
 
+_NAMES = (*TIGHT_BINDING, "amber14")
+"""Potentials with no model or method to name."""
+
 
 @dataclass(frozen=True)
 class PotentialSpec:
@@ -91,13 +94,13 @@ def parse_potential(text: str) -> PotentialSpec:
         return PotentialSpec("trip", stripped)
     if lowered.count("/") == 1 and not Path(stripped).exists():
         return PotentialSpec("qm", lowered)
-    from trip_mm.checkpoint import registry
+    from trip_mm.checkpoint import registry, suggest_model
 
     if stripped in registry():
         return PotentialSpec("trip", stripped)
     raise ConfigError(
         f"potential {text!r} is unknown; use trip:MODEL, gfn2, FUNCTIONAL/BASIS such as "
-        "wb97x/6-31g*, openmm-ml:MODEL or amber14"
+        f"wb97x/6-31g*, openmm-ml:MODEL or amber14{suggest_model(stripped, _NAMES)}"
     )
 
 

@@ -20,7 +20,7 @@ from trip_mm.simulation.schema import (
     load_system,
     to_document,
 )
-from trip_mm.simulation.system_config import REDUCED_PRECISIONS
+from trip_mm.simulation.system_config import POTENTIAL_KINDS, REDUCED_PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,18 @@ def parse_potential(text: str) -> PotentialConfig:
     try:
         return PotentialConfig.model_validate(text)
     except ValidationError as error:
-        from trip_mm.checkpoint import registry
+        from trip_mm.checkpoint import registry, suggest_model
 
         if text in registry():
             return PotentialConfig(kind="trip", name=text)
         message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        if ":" not in text:
-            message += f"; models that come with trip-mm: {', '.join(registry())}"
+        if text in POTENTIAL_KINDS:
+            message += suggest_model("")
+        elif ":" not in text:
+            raise ConfigError(
+                f"potential {text!r} is unknown; use amber14, trip:MODEL or openmm-ml:MODEL"
+                f"{suggest_model(text, POTENTIAL_KINDS)}"
+            ) from error
         raise ConfigError(f"potential {text!r}: {message}") from error
 
 
