@@ -8,10 +8,12 @@ import torch
 from typer.testing import CliRunner
 
 import trip_mm
+from trip_mm import workflow
 from trip_mm.cli.main import app
 from trip_mm.errors import ConfigError, PrecisionError
 from trip_mm.precision import CheckSettings, PrecisionCheck, check
-from trip_mm.simulation import platforms
+from trip_mm.simulation import platforms, progress
+from trip_mm.simulation.plan import RunOptions
 from trip_mm.simulation.schema import PotentialConfig
 
 SYSTEM = """
@@ -88,6 +90,39 @@ def test_command_says_whether_it_passes(folder: Path) -> None:
     assert result.exit_code == (0 if found["passed"] else 1)
     assert "of the thermal force" in result.output
     assert CliRunner().invoke(app, ["check-precision", "x", "fp8"]).exit_code == 2
+
+
+def test_command_shows_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
+    result = CliRunner().invoke(app, ["check-precision", str(folder / "water.yaml"), "bf16"])
+    lines = result.output.splitlines()
+    for part in (
+        "relaxing: 20 force evaluations",
+        "thermal force: done",
+        "thermalising: done",
+        "run with float32 forces: 45 force evaluations",  # 40 steps, the start, 4 frames
+        "run with reduced forces: 49 force evaluations",
+        "run with reduced forces: done",
+    ):
+        assert part in lines, result.output
+    assert any(line.startswith("run with reduced forces: step 40/49, ") for line in lines)
+    assert all(line.endswith(" s left") for line in lines if ": step " in line)
+
+
+def test_interrupted_check_leaves_the_terminal_in_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    stopped = []
+    listener = progress.logging_progress()
+    monkeypatch.setattr(listener, "stopped", lambda: stopped.append(True))
+    monkeypatch.setattr(check, "check_precision", interrupted)
+    prepared = workflow.prepare_run(folder / "water.yaml", folder / "short.yaml", RunOptions())
+    with pytest.raises(KeyboardInterrupt):
+        workflow.start(prepared, folder / "out", listener)
+    assert stopped
 
 
 def test_command_needs_no_parameters_of_amber14(folder: Path) -> None:

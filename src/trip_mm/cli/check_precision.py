@@ -47,7 +47,13 @@ def command(
     )  # fmt: skip
     # Every protocol gives the same check; this one asks for no other potential than the system's.
     prepared = prepare_run(system, "gas", options)
-    check = check_potential(prepared.plan, prepared.plan.potential, prepared.structure, listener())
+    progress = listener()
+    try:
+        check = check_potential(
+            prepared.plan, prepared.plan.potential, prepared.structure, progress
+        )
+    finally:
+        progress.stopped()
     if out is not None:
         write_json(out, check.to_dict())
     if not check.passed:

@@ -10,14 +10,13 @@ from trip_mm.cli.console import console, print_table
 from trip_mm.files import read_json
 from trip_mm.simulation.box import describe_box
 from trip_mm.simulation.estimate import estimate
-from trip_mm.simulation.progress import BarProgress, LineProgress, ProgressListener
+from trip_mm.simulation.progress import BarProgress, LineProgress, ProgressListener, format_duration
 from trip_mm.simulation.run_directory import SUMMARY_FILE
 from trip_mm.simulation.stage import ResolvedStage
 from trip_mm.simulation.system_config import PotentialConfig
 from trip_mm.workflow import PreparedRun
 
 _DISAGREEMENT = "largest_force_disagreement_kcal_per_mol_per_angstrom"
-_SECONDS_PER_HOUR = 3600.0
 
 
 def listener() -> ProgressListener:
@@ -51,7 +50,7 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
             _timestep(stage),
             _temperature(stage),
             str(stage.n_steps // stage.trajectory_interval_steps) if stage.n_steps else "",
-            "unknown" if cost.seconds is None else _duration(cost.seconds),
+            "unknown" if cost.seconds is None else format_duration(cost.seconds),
         )
     print_table(table)
     total = sum(cost.seconds or 0.0 for cost in estimates)
@@ -65,7 +64,7 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
     endless = any(cost.seconds is None for cost in estimates)
     left_out = ", without minimizations until converged" if endless else ""
     console.print(
-        f"estimated time of the steps alone: {_duration(total)}{left_out} (one step: {per_step}); "
+        f"estimated time of the steps alone: {format_duration(total)}{left_out} (one step: {per_step}); "
         "building, starting the potentials, output and analysis come on top",
         markup=False,
         soft_wrap=True,
@@ -165,12 +164,3 @@ def _temperature(stage: ResolvedStage) -> str:
     if stage.temperature_start_k == stage.temperature_end_k:
         return f"{stage.temperature_start_k:g} K"
     return f"{stage.temperature_start_k:g} -> {stage.temperature_end_k:g} K"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100.0:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * _SECONDS_PER_HOUR:
-        return f"{seconds / 60.0:.0f} min"
-    hours = seconds / _SECONDS_PER_HOUR
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24.0:.1f} days"

@@ -16,6 +16,7 @@
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,15 +101,46 @@ class CheckSettings:
         return max(1, (self.n_steps or automatic) // self.n_blocks)
 
 
+Tell = Callable[[str, int, int], None]
+"""Receives the part of the check, its force evaluations so far and, about, in all."""
+
+
+def tell_nobody(part: str, n_done: int, n_total: int) -> None:
+    """Ignores how far the check is."""
+
+
+class _Meter:
+    """Counts the evaluations of each part of the check."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._part, self._n_done, self._n_total = "", 0, 0
+
+    def begin(self, part: str, n_total: int) -> None:
+        """Starts a part with about so many evaluations."""
+        self._part, self._n_done, self._n_total = part, 0, n_total
+        self._tell(part, 0, n_total)
+
+    def count(self) -> None:
+        """Counts an evaluation."""
+        self._n_done = min(self._n_done + 1, self._n_total)
+        self._tell(self._part, self._n_done, self._n_total)
+
+
 class _Clock:
     """Energy and forces of a potential on one structure, with the time that they take."""
 
     def __init__(
-        self, potential: TripPotential, atomic_numbers: NDArray[np.int64], cell: Array | None
+        self,
+        potential: TripPotential,
+        atomic_numbers: NDArray[np.int64],
+        cell: Array | None,
+        meter: _Meter,
     ) -> None:
         self.potential = potential
         self.atomic_numbers = atomic_numbers
         self.cell = cell
+        self.meter = meter
         self.seconds: list[float] = []
 
     def __call__(self, positions: Array) -> tuple[float, Array]:
@@ -116,6 +148,7 @@ class _Clock:
         start = time.perf_counter()
         found = self.potential.energy_and_forces(positions, self.atomic_numbers, self.cell)
         self.seconds.append(time.perf_counter() - start)
+        self.meter.count()
         return found
 
     def median(self) -> float:
@@ -130,6 +163,7 @@ def check_precision(
     precision: ReducedPrecision,
     cell: NDArray[np.floating[Any]] | None = None,
     settings: CheckSettings | None = None,
+    tell: Tell = tell_nobody,
 ) -> PrecisionCheck:
     """Measures what a reduced precision does to forces and energy conservation; see the module.
 
@@ -143,6 +177,7 @@ def check_precision(
         precision: `tf32` or `bf16`.
         cell: `[3, 3]`, A, rows are lattice vectors; None for open boundaries.
         settings: lengths and temperature; None for the defaults.
+        tell: is called after every evaluation of forces.
 
     Raises:
         BackendError: `tf32` where torch finds no GPU that has it.
@@ -161,15 +196,19 @@ def check_precision(
         raise ConfigError("the check needs the potential in float32, not a twin of it")
     numbers = np.asarray(atomic_numbers, dtype=np.int64)
     lattice = None if cell is None else np.asarray(cell, dtype=np.float64)
-    reduced = _Clock(potential.with_precision(precision), numbers, lattice)
+    meter = _Meter(tell)
+    reduced = _Clock(potential.with_precision(precision), numbers, lattice, meter)
     fast = potential.with_kernels() if potential.device.type == "cpu" else potential
-    exact = _Clock(fast, numbers, lattice)
+    exact = _Clock(fast, numbers, lattice, meter)
     masses = np.array([MASSES[number] for number in numbers])
     rng = np.random.default_rng(settings.seed)
 
+    meter.begin("relaxing", settings.relax_iterations)
     relaxed = relax(exact, np.asarray(positions, dtype=np.float64), settings.relax_iterations)
+    meter.begin("thermal force", 2 * _n_probes(relaxed))
     thermal = _thermal_force(exact, relaxed, settings.temperature_k, rng)
     velocities = thermal_velocities(masses, settings.temperature_k, rng)
+    meter.begin("thermalising", settings.thermal_steps + 1)
     bath = (settings.temperature_k, _FRICTION_PER_FS)
     start = langevin(
         exact, PhasePoint(relaxed, velocities), masses, settings.thermal_steps,
@@ -197,6 +236,10 @@ def check_precision(
     )
 
 
+def _n_probes(positions: Array) -> int:
+    return max(_LEAST_PROBES, _COORDINATES // positions.size)
+
+
 def _thermal_force(
     evaluate: Evaluate, positions: Array, temperature_k: float, rng: np.random.Generator
 ) -> float:
@@ -206,7 +249,7 @@ def _thermal_force(
         EvaluationError: k is not positive.
     """
     constants: list[float] = []
-    for _ in range(max(_LEAST_PROBES, _COORDINATES // positions.size)):
+    for _ in range(_n_probes(positions)):
         signs = rng.choice([-1.0, 1.0], size=positions.shape)
         ahead = evaluate(positions + _DISPLACEMENT * signs)[1]
         behind = evaluate(positions - _DISPLACEMENT * signs)[1]
@@ -257,8 +300,8 @@ def _slope(times: Array, values: Array) -> tuple[float, float]:
 
 
 def _compare_runs(
-    exact: Evaluate,
-    reduced: Evaluate,
+    exact: _Clock,
+    reduced: _Clock,
     start: PhasePoint,
     masses: Array,
     settings: CheckSettings,
@@ -269,6 +312,8 @@ def _compare_runs(
     energies = [[beginning], [beginning]]
     errors: list[Array] = []
     for row, forces in enumerate((exact, reduced)):
+        part = f"run with {'reduced' if row else 'float32'} forces"
+        exact.meter.begin(part, n_steps + 1 + (row + 1) * settings.n_blocks)
         points = verlet(forces, start, masses, n_steps, settings.timestep_fs)
         for step, point in enumerate(points, start=1):
             if step % steps:

@@ -39,10 +39,36 @@ def with_precision_checks(
     """
     checks = dict(plan.precision_checks)
     for potential in plan.reduced_potentials():
-        check = check_potential(plan, potential, structure, progress)
-        check.require_passed()
+        try:
+            check = check_potential(plan, potential, structure, progress)
+            check.require_passed()
+        except BaseException:
+            progress.stopped()
+            raise
         checks[str(potential)] = check.to_dict()
     return replace(plan, precision_checks=checks)
+
+
+class _Parts:
+    """Shows the parts of a check as stages."""
+
+    def __init__(self, progress: ProgressListener) -> None:
+        self._progress = progress
+        self._part = ""
+
+    def tell(self, part: str, n_done: int, n_total: int) -> None:
+        """Starts the part, or says how far it is."""
+        if part == self._part:
+            self._progress.stage_advanced(n_done, 0.0, "")
+            return
+        self.finish()
+        self._part = part
+        self._progress.stage_started(part, n_total, 0, "force evaluations")
+
+    def finish(self) -> None:
+        """Ends the last part."""
+        if self._part:
+            self._progress.stage_finished("done")
 
 
 def check_potential(
@@ -60,13 +86,16 @@ def check_potential(
     device = device_of(plan, potential)
     progress.message(f"checking {potential} against float32 on {device}")
     box = structure.box_vectors
+    parts = _Parts(progress)
     check = check_precision(
         _load(potential, device),
         structure.positions * NM_TO_ANGSTROM,
         np.array([atom.element.atomic_number for atom in structure.topology.atoms()]),
         cast("ReducedPrecision", potential.precision),
         None if box is None else np.asarray(box) * NM_TO_ANGSTROM,
+        tell=parts.tell,
     )
+    parts.finish()
     progress.message(check.force_sentence())
     progress.message(check.drift_sentence())
     progress.message(

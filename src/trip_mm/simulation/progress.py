@@ -9,8 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 SECONDS_PER_DAY = 86_400.0
+SECONDS_PER_HOUR = 3600.0
 PLAIN_INTERVAL_S = 20.0
 """Least time in s between two lines about the same stage."""
+
+
+def format_duration(seconds: float) -> str:
+    """Writes a time in seconds, minutes, hours or days."""
+    if seconds < 100.0:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * SECONDS_PER_HOUR:
+        return f"{seconds / 60.0:.0f} min"
+    hours = seconds / SECONDS_PER_HOUR
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24.0:.1f} days"
 
 
 class ProgressListener(Protocol):
@@ -43,6 +54,8 @@ class LineProgress:
         self._write = write
         self._label = ""
         self._n_steps = 0
+        self._is_limit = False
+        self._begin = (0.0, 0)
         self._last = 0.0
 
     def message(self, text: str) -> None:
@@ -52,6 +65,8 @@ class LineProgress:
     def stage_started(self, label: str, n_steps: int, step: int, unit: str = "steps") -> None:
         """Writes where the stage begins."""
         self._label, self._n_steps, self._last = label, n_steps, time.monotonic()
+        self._is_limit = unit == "iterations"
+        self._begin = (self._last, step)
         continued = f", continuing at step {step}" if step else ""
         length = f": {n_steps} {unit}" if n_steps else ""
         self._write(f"{label}{length}{continued}")
@@ -64,7 +79,16 @@ class LineProgress:
         self._last = now
         length = f"/{self._n_steps}" if self._n_steps else ""
         speed = f", {ns_per_day:.3g} ns/day" if ns_per_day > 0 else ""
-        self._write(f"{self._label}: step {step}{length}{speed}{', ' + detail if detail else ''}")
+        more = "".join(f", {text}" for text in (detail, self._time_left(now, step)) if text)
+        self._write(f"{self._label}: step {step}{length}{speed}{more}")
+
+    def _time_left(self, now: float, step: int) -> str:
+        """Estimates it from the stage so far; empty where its length is unknown or a limit."""
+        start, first = self._begin
+        if step <= first or not self._n_steps or self._is_limit:
+            return ""
+        seconds = (now - start) / (step - first) * max(0, self._n_steps - step)
+        return f"{format_duration(seconds)} left"
 
     def stage_finished(self, text: str) -> None:
         """Writes the stage's result."""
