@@ -59,7 +59,7 @@ class TripPotential(nn.Module):
         self.name = ""
         self.path = ""
         self.sha256 = ""
-        self.metadata: dict[str, Any] = {}
+        self.metadata = dict[str, Any]()  # torch.jit takes exception to an annotation here
         self.reduced_precision = ""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TripPotential":

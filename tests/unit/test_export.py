@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,12 @@ def test_an_element_that_the_model_lacks_is_not_taken_for_another(
     for numbers in ([16, 1, 1], [8, 1, 9]):
         with pytest.raises((IndexError, RuntimeError), match="index out of range"):
             module(positions, torch.tensor(numbers), None)
+
+
+def test_compilation_does_not_warn(potential: TripPotential) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The TorchScript type system")
+        script(potential)
 
 
 def test_float32_passes_its_check(potential: TripPotential) -> None:

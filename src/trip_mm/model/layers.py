@@ -54,7 +54,7 @@ class Convolution(nn.Module):
         self.paths = [
             [n_paths(lo, li) for li in range(l_in_max + 1)] for lo in range(l_out_max + 1)
         ]
-        self.starts: list[list[int]] = [
+        self.starts = [
             [
                 sum(n_paths(lower, li) * (2 * lower + 1) for lower in range(lo))
                 for li in range(l_in_max + 1)

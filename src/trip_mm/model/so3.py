@@ -118,7 +118,7 @@ class KernelBasis(nn.Module):
         )
         n_harmonics = (2 * l_max + 1) ** 2
         columns: list[Tensor] = []
-        self.widths: list[int] = []
+        widths: list[int] = []
         for l_in in range(l_max + 1):
             group = torch.zeros(n_harmonics, 2 * l_in + 1, 0, dtype=torch.float64)
             for l_out in range(l_max + 1):
@@ -129,8 +129,9 @@ class KernelBasis(nn.Module):
                 )  # fmt: skip
                 padded[: couplings.shape[0]] = couplings.flatten(2)
                 group = torch.cat([group, padded], dim=2)
-            self.widths.append(group.shape[2])
+            widths.append(group.shape[2])
             columns.append(group.flatten(1))
+        self.widths = widths
         self.register_buffer("couplings", torch.cat(columns, dim=1), persistent=False)
         self.couplings: Tensor
 
