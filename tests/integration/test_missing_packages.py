@@ -83,7 +83,10 @@ COMMANDS = [
         "tables need pyarrow; pip install 'trip-mm[torsion]'",
     ),
     ("torsion reference r.yaml --out o", RELAX),
-    ("run w.yaml --potential openmm-ml:ani2x --protocol gas --out o", "torchani"),
+    (
+        "run w.yaml --potential openmm-ml:ani2x --protocol gas --out o",
+        "; pip install torchani, or use",
+    ),
 ]
 ONE_ABSENT = [
     ("geometric", "torsion drive reference --out o", RELAX),

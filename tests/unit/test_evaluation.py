@@ -676,7 +676,9 @@ def test_refusals_come_before_any_work(
 ) -> None:
     told = Told(labels_of(comp6, same))
     if importlib.util.find_spec("torchani") is None:
-        with pytest.raises(MissingDependencyError, match="openmm-ml:ani2x needs a package"):
+        with pytest.raises(
+            MissingDependencyError, match=r"openmm-ml:ani2x needs a package.*pip install torchani"
+        ):
             collect(comp6, [told, predictor(parse_potential("openmm-ml:ani2x"))], journal)
     if importlib.util.find_spec("pyscf") is not None:
         with pytest.raises(ConfigError, match=r"knows no such functional or basis .*no such file"):

@@ -16,7 +16,7 @@ from openmm import app, unit
 
 from trip_mm import workflow
 from trip_mm.errors import BackendError, ConfigError, RunDirectoryError, UnsupportedSystemError
-from trip_mm.simulation import minimization
+from trip_mm.simulation import minimization, platforms
 from trip_mm.simulation.building import BuiltStructure, build_structure
 from trip_mm.simulation.checks import check_velocities
 from trip_mm.simulation.execution import prepare
@@ -233,6 +233,26 @@ def test_platforms_are_found_in_any_case_and_errors_name_what_there_is() -> None
         choose_platform("CPU", "half")
     with pytest.raises(ConfigError, match="at least 1"):
         choose_platform("CPU", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("failures", "message"),
+    [
+        ((), r"pip install 'trip-mm\[cuda12\]', .*'cuda13'"),
+        (
+            ("Error loading library /p/libOpenMMCUDA.so: libcuda.so.1: no",),
+            "libcuda.so.1: no.*driver",
+        ),
+    ],
+)
+def test_a_missing_cuda_platform_says_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, failures: tuple[str, ...], message: str
+) -> None:
+    there = [p for p in platforms.platforms_by_speed() if p.getName() != "CUDA"]
+    monkeypatch.setattr(platforms, "platforms_by_speed", lambda: there)
+    monkeypatch.setattr(platforms, "load_failures", lambda: failures)
+    with pytest.raises(BackendError, match=f"use one of .*Reference.*{message}"):
+        choose_platform("cuda")
 
 
 @pytest.fixture

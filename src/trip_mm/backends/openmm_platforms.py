@@ -13,6 +13,11 @@ def platforms_by_speed() -> list[openmm.Platform]:
     return sorted(platforms, key=lambda platform: -platform.getSpeed())
 
 
+def load_failures() -> tuple[str, ...]:
+    """Returns what OpenMM could not load when it was imported, one line each."""
+    return tuple(openmm.Platform.getPluginLoadFailures())
+
+
 def platform_problem(platform: openmm.Platform) -> str | None:
     """Returns why a platform cannot run a single free particle, None if it can."""
     system = openmm.System()

@@ -22,6 +22,7 @@ from trip_mm.evaluation.levels import level_of_method
 from trip_mm.geometry.fragments import bonds_from_distances
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
+from trip_mm.simulation.potentials import MODEL_PACKAGES
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.groups import Group, group_name
 
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
 _DEVICES = ("cpu", "cuda")
 _NOT_FINITE = "energy or forces are not finite"
 _PACKAGES = {"amber14": ("openmm",), "openmm-ml": ("openmmml", "openmm", "torch")}
-_MODEL_PACKAGES = {
-    "aceff": "torchmd-net",
-    "aimnet": "aimnet",
-    "ani": "torchani",
-    "mace": "mace-torch",
-    "nequip": "nequip",
-    "orb": "orb-models",
-    "torchmdnet": "torchmd-net",
-}
-"""Package of a model of openmm-ml, by the start of the model's name."""
 
 
 class Predictor(Protocol):
@@ -256,7 +247,7 @@ class SinglePredictor:
 def _versions(spec: PotentialSpec) -> str:
     names = _PACKAGES.get(spec.kind, ("pyscf",) if spec.is_quantum else ("tblite",))
     if spec.kind == "openmm-ml":
-        names += tuple(own for start, own in _MODEL_PACKAGES.items() if spec.name.startswith(start))
+        names += tuple(own for start, own in MODEL_PACKAGES.items() if spec.name.startswith(start))
     found = [f"trip-mm {__version__}"]
     for name in names:
         try:

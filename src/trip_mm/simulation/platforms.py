@@ -4,7 +4,11 @@ import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from trip_mm.backends.openmm_platforms import platform_problem, platforms_by_speed
+from trip_mm.backends.openmm_platforms import (
+    load_failures,
+    platform_problem,
+    platforms_by_speed,
+)
 from trip_mm.errors import BackendError, ConfigError
 
 Precision = Literal["single", "mixed", "double"]
@@ -98,6 +102,7 @@ def choose_platform(
         if name.lower() not in by_lower_case:
             raise BackendError(
                 f"platform {name!r} is not installed here; use one of {', '.join(available)}"
+                + _how_to_get(name)
             )
         chosen = by_lower_case[name.lower()]
         problem = platform_problem(available[chosen])
@@ -110,6 +115,16 @@ def choose_platform(
         threads=threads or usable_cpus(),
         precision_asked=precision is not None,
     )
+
+
+def _how_to_get(name: str) -> str:
+    """Says what a platform that is not there needs; empty for others than CUDA."""
+    if name.lower() != "cuda":
+        return ""
+    failed = [line for line in load_failures() if "OpenMMCUDA" in line]
+    if failed:
+        return f"; it does not load ({failed[0]}): check the driver of the GPU"
+    return "; CUDA comes with pip install 'trip-mm[cuda12]', for a driver that wants it 'cuda13'"
 
 
 def precision_problem(choice: PlatformChoice, networks: bool) -> str | None:

@@ -28,6 +28,17 @@ AMBER14_CUTOFF_NM = 0.9
 AMBER14_CUTOFF_SHARE = 0.45
 """In a small cell the cutoff is this share of the shortest height, which leaves room to shrink."""
 
+MODEL_PACKAGES = {
+    "aceff": "torchmd-net",
+    "aimnet": "aimnet",
+    "ani": "torchani",
+    "mace": "mace-torch",
+    "nequip": "nequip",
+    "orb": "orb-models",
+    "torchmdnet": "torchmd-net",
+}
+"""Package of a model of openmm-ml, by the start of the model's name."""
+
 _HYDROGEN = 1
 
 
@@ -211,8 +222,8 @@ def _openmm_ml_system(
         system = potential.createSystem(structure.topology, **told)
     except ImportError as error:
         raise MissingDependencyError(
-            f"openmm-ml:{name} needs a package that is not installed ({error}); install it, or use "
-            "another potential"
+            f"openmm-ml:{name} needs a package that is not installed ({error}); "
+            f"{_how_to_install(name)}, or use another potential"
         ) from error
     except OSError as error:
         raise BackendError(
@@ -225,6 +236,11 @@ def _openmm_ml_system(
         ) from error
     register_molecules(system, structure.topology)
     return system
+
+
+def _how_to_install(name: str) -> str:
+    packages = [own for start, own in MODEL_PACKAGES.items() if name.startswith(start)]
+    return f"pip install {packages[0]}" if packages else "install it"
 
 
 def _told_precision(potential: Any, name: str, precision: str) -> dict[str, str]:
