@@ -78,3 +78,26 @@ def test_fails_without_any_backend(diagnosis, monkeypatch):
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert "no [libnvrtc]" in result.output
+
+
+def test_a_plugin_that_works_is_not_listed_as_failed(diagnosis):
+    """OpenMM reports what failed at its import; those of openmmtorch load once torch is there."""
+    for check in diagnosis.checks:
+        if check.backend == "torch":
+            library = f"OpenMMTorch{check.platform}."
+            assert not any(library in failure for failure in diagnosis.plugin_failures)
+
+
+@pytest.mark.parametrize(
+    ("library", "said"), [("libOpenMMOpenCL.so", True), ("libOpenMMPME.so", False)]
+)
+def test_says_what_plugins_of_gpus_mean(diagnosis, monkeypatch, library, said):
+    failures = (
+        "Error loading library /p/libOpenMMTorchCUDA.so: libcuda.so.1: cannot open",
+        f"Error loading library /p/{library}: libx.so.1: cannot open",
+    )
+    failed = dataclasses.replace(diagnosis, plugin_failures=failures)
+    monkeypatch.setattr(diagnostics, "diagnose", lambda: failed)
+    result = runner.invoke(app, ["doctor"])
+    assert ("serves CUDA and OpenCL only" in result.output) is said
+    assert library in result.output

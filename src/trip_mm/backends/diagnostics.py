@@ -16,6 +16,7 @@ from openmm import app, unit
 from trip_mm import __version__
 from trip_mm.backends.openmm_force import add_trip_force, available_backends, resolve_backend
 from trip_mm.backends.openmm_platforms import platform_problem, platforms_by_speed
+from trip_mm.backends.plugin import plugin_failures
 from trip_mm.checkpoint import load_potential, new_potential, registry, save_potential
 from trip_mm.errors import BackendError, TripError
 from trip_mm.potential import TripPotential
@@ -57,7 +58,7 @@ class Diagnosis:
     Attributes:
         versions: version of each program and package; None if it is not installed.
         platforms: speed that OpenMM gives each of its platforms, by name.
-        plugin_failures: what OpenMM could not load, one line each.
+        plugin_failures: what is not loaded, one line each.
         backends: None for a force backend that works, else the reason why it does not, by name.
         devices: where torch can run, in words.
         model: the potential behind the checks, in words.
@@ -231,7 +232,7 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         versions=package_versions(),
         platforms=platforms,
-        plugin_failures=tuple(openmm.Platform.getPluginLoadFailures()),
+        plugin_failures=plugin_failures(),
         backends=backends,
         devices=describe_devices(),
         model=model,

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import openmm
 
+from trip_mm.backends.openmm_platforms import load_failures
 from trip_mm.errors import BackendError
 
 _TORCH_PLUGIN = re.compile(r"Error loading library (?P<path>.*OpenMMTorch[^:]*): (?P<reason>.*)")
@@ -35,13 +36,40 @@ def import_openmmtorch() -> ModuleType:
         openmmtorch = _import_module()
     except (ImportError, OSError) as error:
         raise BackendError(f"openmmtorch cannot be imported: {error}; {_ADVICE}") from error
+    for path, problem in _load_torch_plugins().items():
+        if "Reference" in path:  # that of another platform is missed only on that platform
+            raise BackendError(f"{problem}; {_ADVICE}")
+    return openmmtorch
+
+
+def plugin_failures() -> tuple[str, ...]:
+    """Returns what is not loaded, one line each, with what openmmtorch has loaded since left out.
+
+    Without openmmtorch, these are the libraries that OpenMM could not load.
+    """
+    lines = load_failures()
+    try:
+        import_openmmtorch()
+    except BackendError:
+        return lines
+    still = _load_torch_plugins()
+    matches = ((line, _TORCH_PLUGIN.match(line)) for line in lines)
+    return tuple(line for line, match in matches if match is None or match["path"] in still)
+
+
+@functools.cache
+def _load_torch_plugins() -> dict[str, str]:
+    """Loads the libraries of openmmtorch that failed; returns the problems of those that still do.
+
+    To be called after the import of torch.
+    """
+    problems = {}
     for path in _failed_torch_plugins():
         try:
             openmm.Platform.loadPluginLibrary(path)
         except openmm.OpenMMException as error:
-            if "Reference" in path:  # that of another platform is missed only on that platform
-                raise BackendError(f"{error}; {_ADVICE}") from error
-    return openmmtorch
+            problems[path] = str(error)
+    return problems
 
 
 def _import_module() -> ModuleType:
@@ -61,5 +89,5 @@ def _import_module() -> ModuleType:
 
 def _failed_torch_plugins() -> list[str]:
     """Paths of the libraries of openmmtorch that OpenMM could not load when it was imported."""
-    matches = (_TORCH_PLUGIN.match(line) for line in openmm.Platform.getPluginLoadFailures())
+    matches = (_TORCH_PLUGIN.match(line) for line in load_failures())
     return [match["path"] for match in matches if match is not None]

@@ -12,6 +12,8 @@ from trip_mm.cli.console import console, print_table
 if TYPE_CHECKING:
     from trip_mm.backends.diagnostics import Diagnosis
 
+_GPU_PLATFORMS = ("CUDA", "HIP", "OpenCL")
+
 
 def command() -> None:
     """Print versions, platforms and force backends, and check one energy through each.
@@ -23,6 +25,8 @@ def command() -> None:
     diagnosis = diagnose()
     print_table(_versions(diagnosis))
     print_table(_platforms(diagnosis))
+    if note := _note_on_plugins(diagnosis):
+        console.print(note, soft_wrap=True)
     print_table(_backends(diagnosis))
     console.print(f"torch: {escape(diagnosis.devices)}", soft_wrap=True)
     print_table(_checks(diagnosis))
@@ -51,6 +55,20 @@ def _platforms(diagnosis: "Diagnosis") -> Table:
         library, reason = _library_and_reason(failure)
         table.add_row(f"[dim]{escape(library)}[/]", f"[dim]not loaded: {escape(reason)}[/]")
     return table
+
+
+def _note_on_plugins(diagnosis: "Diagnosis") -> str:
+    """Says what failures mean that concern platforms of GPUs only; empty where others failed."""
+    libraries = [_library_and_reason(failure)[0] for failure in diagnosis.plugin_failures]
+    served = [next((p for p in _GPU_PLATFORMS if p in name), None) for name in libraries]
+    if not served or None in served:
+        return ""
+    names = " and ".join(name for name in _GPU_PLATFORMS if name in served)
+    there = " and ".join(diagnosis.platforms)
+    return (
+        f"What is not loaded serves {names} only: without a GPU nothing is missing, and {there} "
+        "work without it. With a GPU, its driver brings what they lack."
+    )
 
 
 def _library_and_reason(failure: str) -> tuple[str, str]:
