@@ -17,7 +17,7 @@ def test_scan_of_a_bond_with_a_term_switched_off(tmp_path: Path) -> None:
     command = ["scan", "bond", "O", *COARSE, "--from", "0.5", "--to", "5", "--switch-off", "zbl"]
     result = CliRunner().invoke(app, [*command, "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert "false wells" in result.output
+    assert "MAE and false wells against GFN2-xTB, the first potential" in result.output
     curves = json.loads((out / "scan.json").read_text())["curves"]
     assert [c["potential"].split(", ")[-1] for c in curves] == [
         "GFN2-xTB",

@@ -20,7 +20,16 @@ def test_scan_of_hydrogen_peroxide(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "H2-O0-O1-H3" in result.output
     assert "RMSE" in result.output
+    assert "errors against GFN1-xTB, the last potential; kcal/mol" in result.output
     assert (tmp_path / "s" / "profiles.png").stat().st_size > 10_000
+
+
+def test_reference_is_the_last_single_point(tmp_path: Path) -> None:
+    arguments = [*SCAN, "--single-point", "gfn1", "--out", str(tmp_path / "s")]
+    result = CliRunner().invoke(app, [*arguments, "--strategy", "batched"])
+    assert result.exit_code == 0, result.output
+    named = "errors against GFN1-xTB at GFN2-xTB geometries, the last single point; kcal/mol"
+    assert named in result.output
 
 
 def test_batched_scan_gives_the_profile_of_the_others(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def _print_curves(
     from trip_mm.surfaces.smoothness import false_wells, mean_absolute_error
 
     table = Table(
-        title=f"kcal/mol; MAE and false wells against {curves[0].label}",
+        title=f"kcal/mol; MAE and false wells against {curves[0].label}, the first potential",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),

@@ -33,11 +33,17 @@ def scan(
     ] = False,
     potential: Annotated[
         list[str] | None,
-        typer.Option(help="Relaxes its own profile; repeat for several. See docs/torsions.md."),
+        typer.Option(
+            help="Relaxes its own profile; repeat for several, the reference last. See "
+            "docs/torsions.md."
+        ),
     ] = None,
     single_point: Annotated[
         list[str] | None,
-        typer.Option(help="Evaluated at the geometries of the first potential; repeatable."),
+        typer.Option(
+            help="Evaluated at the geometries of the first potential; repeatable. The last one is "
+            "the reference, in place of the last potential."
+        ),
     ] = None,
     step: Annotated[int, typer.Option(help="Grid step, whole degrees that divide 360.")] = 10,
     strategy: Annotated[
@@ -94,16 +100,20 @@ def scan(
             directory,
             lambda line: console.print("  " + line, markup=False, soft_wrap=True),
         )
-        _print_table(result)
+        _print_table(result, "single point" if points else "potential")
         console.print(f"{directory}: profiles.png, profiles.csv, scan.json, *.xyz", soft_wrap=True)
 
 
-def _print_table(result: "ScanResult") -> None:
+def _print_table(result: "ScanResult", compared: str) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from trip_mm.units import EV_TO_KCAL_PER_MOL
 
-    table = Table(title=f"against {result.reference}, kcal/mol")
+    title = "kcal/mol"
+    if result.deviations:
+        title = f"errors against {result.reference}, the last {compared}; kcal/mol"
+    table = Table(title=escape(title))
     for header in ("potential", "barrier", "RMSE", "MAE", "barrier error", "shift (degrees)"):
         table.add_column(header, justify="left" if header == "potential" else "right")
     for profile in result.profiles:
