@@ -64,8 +64,9 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
     endless = any(cost.seconds is None for cost in estimates)
     left_out = ", without minimizations until converged" if endless else ""
     console.print(
-        f"estimated time of the steps alone: {format_duration(total)}{left_out} (one step: {per_step}); "
-        "building, starting the potentials, output and analysis come on top",
+        f"estimated time of the steps alone: {format_duration(total)}{left_out} "
+        f"(one step: {per_step}); building, starting the potentials, output and analysis come on "
+        "top",
         markup=False,
         soft_wrap=True,
     )
