@@ -501,6 +501,8 @@ def test_configuration_files(tmp_path: Path):
     assert config.budget.max_time_s == 120.0
     assert config.data.files == (tmp_path / "a.h5",)
     assert config.loss.preset == "thesis"
+    path.write_text("name: x\ndata: {files: [., ..]}\nbudget: {max_time: 2 min}\n")
+    assert load_training_config(path).data.files == (tmp_path, tmp_path.parent)
     path.write_text("name: [")
     with pytest.raises(ConfigError, match=r"train\.yaml: line 1, column 8"):
         load_training_config(path)

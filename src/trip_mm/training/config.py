@@ -277,7 +277,8 @@ def load_training_config(path: str | Path) -> TrainingConfig:
 
 def _beside(folder: Path, file: Path) -> Path:
     """Looks a file up beside the configuration; the file keeps its name where it is a link."""
-    return (folder / file).parent.resolve() / file.name
+    path = folder / file
+    return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
 
 
 def check_data_files(config: TrainingConfig, path: str | Path) -> None:
