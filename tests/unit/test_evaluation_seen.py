@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from trip_mm.checkpoint import new_potential, save_potential
 from trip_mm.cli.main import app
+from trip_mm.evaluation.predictors import TripPredictor
 from trip_mm.evaluation.seen import describe_seen
+from trip_mm.geometry.potentials import PotentialSpec
 from trip_mm.model.config import TripConfig
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.formats_write import FileHeader, write_conformations
@@ -63,6 +65,10 @@ def test_a_file_of_the_training_is_named_with_what_is_held_out_in_it(tmp_path: P
     assert "an unrecorded part of its 8 conformations was held out" in line
     assert describe_seen("TrIP x", record(files=("c.h5",)), dataset) == []
     assert describe_seen("TrIP x", {}, dataset) == []
+    assert describe_seen("TrIP x", {"data_files": "a.h5"}, dataset) == []
+    for config in ({"config": None}, {"config": {"data": "a.h5"}}, {"split": ["a"]}, {"split": {}}):
+        (line,) = describe_seen("TrIP x", {**record(), **config}, dataset)
+        assert "an unrecorded part" in line
 
 
 def test_a_directory_of_the_training_is_recognized(tmp_path: Path) -> None:
@@ -70,6 +76,13 @@ def test_a_directory_of_the_training_is_recognized(tmp_path: Path) -> None:
     write_data(tmp_path / "labels" / "part-1.h5")
     (line,) = describe_seen("x", record(files=("labels",)), Dataset.open(tmp_path / "labels"))
     assert line.startswith(f"x: was trained on labels. If that is {tmp_path / 'labels'}/part-1.h5,")
+
+
+def test_metadata_of_another_shape_say_nothing(tmp_path: Path) -> None:
+    small = TripConfig(elements=(1, 8), n_channels=4, l_max=0, n_layers=1, n_heads=1, n_scalars=4)
+    path = tmp_path / "m.safetensors"
+    save_potential(new_potential(small), path, metadata={"training": "on my data"})
+    assert TripPredictor(PotentialSpec("trip", str(path)), "cpu").training == {}
 
 
 @pytest.mark.parametrize("trained_on", ["a.h5", "c.h5"])

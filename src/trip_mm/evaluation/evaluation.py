@@ -137,9 +137,7 @@ def evaluate_potentials(
     results = []
     for own in predicted:
         shift, notes = _offsets(level, labelled, own, offsets)
-        if isinstance(own.predictor, TripPredictor):
-            training = own.predictor.training
-            notes += describe_seen(own.predictor.spec.label, training, dataset)
+        notes += _seen(own.predictor, dataset)
         results.append(
             PotentialResult(
                 own,
@@ -166,6 +164,12 @@ def evaluate_potentials(
         int((~keep).sum()),
         tuple(notes),
     )
+
+
+def _seen(predictor: Predictor, dataset: Dataset) -> list[str]:
+    if not isinstance(predictor, TripPredictor):
+        return []
+    return describe_seen(predictor.spec.label, predictor.training, dataset)
 
 
 def _offsets(

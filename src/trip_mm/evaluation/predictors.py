@@ -111,7 +111,8 @@ class TripPredictor:
         self._potential: TripPotential = loaded.with_kernels()
         self.spec = spec
         self.level = trained_level(spec.name, loaded.metadata)
-        self.training: dict[str, Any] = dict(loaded.metadata.get("training") or {})
+        training = loaded.metadata.get("training")
+        self.training: dict[str, Any] = training if isinstance(training, dict) else {}
         self.identity = f"trip:{loaded.sha256} {loaded.dtype} trip-mm {__version__}"
 
     def check(self, dataset: Dataset) -> None:

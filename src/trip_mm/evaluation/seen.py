@@ -20,7 +20,8 @@ def describe_seen(label: str, training: Mapping[str, Any], dataset: Dataset) -> 
         training: record of the training in its header, empty where there is none.
         dataset: that it is evaluated on.
     """
-    recorded = set(training.get("data_files", ()))
+    files = training.get("data_files")
+    recorded = {str(name) for name in files} if isinstance(files, list) else set()
     groups_of: dict[Path, list[Any]] = {}
     for group in dataset.groups:
         path = getattr(group, "path", None)
@@ -35,9 +36,16 @@ def describe_seen(label: str, training: Mapping[str, Any], dataset: Dataset) -> 
 
 
 def _held_out(training: Mapping[str, Any], dataset: Dataset) -> str:
-    rule = training.get("config", {}).get("data", {}).get("split", {}).get("by")
-    keys = training.get("split", {}).get("held_out")
-    if rule != "formula" or keys is None:
+    rule = _at(training, "config", "data", "split", "by")
+    keys = _at(training, "split", "held_out")
+    if rule != "formula" or not isinstance(keys, list):
         return f"an unrecorded part of its {len(dataset)} conformations was held out"
     held_out = draw_split(dataset, SplitConfig(validation_fraction=0.0), frozenset(keys))
     return f"{len(held_out.validation)} of its {len(dataset)} conformations were held out"
+
+
+def _at(record: object, *keys: str) -> object:
+    """Returns what stands at a path in a record, None where it is of another shape."""
+    for key in keys:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record
