@@ -196,12 +196,15 @@ def start(prepared: PreparedRun, out_dir: str | Path | None, progress: ProgressL
     """
     path = run_path(prepared, out_dir)
     directory = RunDirectory.create(path)
-    with locked(directory.path):
-        checked = with_precision_checks(prepared.plan, prepared.structure, progress)
-        plan = prepare(directory, checked, prepared.structure)
-        progress.message(f"run directory {path}, {plan.platform.name} platform")
-        structure = load_structure(path / STRUCTURE_FILE)
-        execute(directory, plan, structure, progress, analyze_torsions)
+    try:
+        with locked(directory.path):
+            checked = with_precision_checks(prepared.plan, prepared.structure, progress)
+            plan = prepare(directory, checked, prepared.structure)
+            progress.message(f"run directory {path}, {plan.platform.name} platform")
+            structure = load_structure(path / STRUCTURE_FILE)
+            execute(directory, plan, structure, progress, analyze_torsions)
+    finally:
+        progress.stopped()
     return path
 
 

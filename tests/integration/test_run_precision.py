@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import trip_mm
 from trip_mm import workflow
 from trip_mm.cli.main import app
-from trip_mm.errors import ConfigError, PrecisionError
+from trip_mm.errors import ConfigError, PrecisionError, RunDirectoryError
 from trip_mm.precision import CheckSettings, PrecisionCheck, check
 from trip_mm.simulation import platforms, progress
 from trip_mm.simulation.plan import RunOptions
@@ -121,6 +121,23 @@ def test_interrupted_check_leaves_the_terminal_in_order(
     monkeypatch.setattr(check, "check_precision", interrupted)
     prepared = workflow.prepare_run(folder / "water.yaml", folder / "short.yaml", RunOptions())
     with pytest.raises(KeyboardInterrupt):
+        workflow.start(prepared, folder / "out", listener)
+    assert stopped
+
+
+def test_failure_behind_the_check_leaves_the_terminal_in_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RunDirectoryError("the disk is full")
+
+    stopped = []
+    listener = progress.logging_progress()
+    monkeypatch.setattr(listener, "stopped", lambda: stopped.append(True))
+    monkeypatch.setattr(workflow, "with_precision_checks", lambda plan, *_: plan)
+    monkeypatch.setattr(workflow, "prepare", full)
+    prepared = workflow.prepare_run(folder / "water.yaml", folder / "short.yaml", RunOptions())
+    with pytest.raises(RunDirectoryError):
         workflow.start(prepared, folder / "out", listener)
     assert stopped
 

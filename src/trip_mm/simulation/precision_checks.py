@@ -39,12 +39,8 @@ def with_precision_checks(
     """
     checks = dict(plan.precision_checks)
     for potential in plan.reduced_potentials():
-        try:
-            check = check_potential(plan, potential, structure, progress)
-            check.require_passed()
-        except BaseException:
-            progress.stopped()
-            raise
+        check = check_potential(plan, potential, structure, progress)
+        check.require_passed()
         checks[str(potential)] = check.to_dict()
     return replace(plan, precision_checks=checks)
 
