@@ -566,7 +566,7 @@ def test_what_the_budget_ends_before_is_named_at_the_start(tmp_path, data_file):
     )
     lines: list[str] = []
     train(config, tmp_path / "out", report=lines.append)
-    named = [i for i, line in enumerate(lines) if line.startswith("without effect: ")]
+    named = [i for i, line in enumerate(lines) if line.startswith("beyond the budget: ")]
     assert ["schedule.patience" in lines[i] for i in named] == [True, False]
     assert "validation.early_stopping" in lines[named[1]]
     assert named[-1] < min(i for i, line in enumerate(lines) if line.startswith("step "))

@@ -61,12 +61,14 @@ def show_plan(prepared: PreparedRun, path: Path) -> None:
             for i, (stage, cost) in enumerate(zip(plan.stages, estimates, strict=True))
         )
     )
+    repeated = any(stage.minimizes_in_passes for stage in plan.stages)
+    passes = "further passes of minimizations, " if repeated else ""
     endless = any(cost.seconds is None for cost in estimates)
     left_out = ", without minimizations until converged" if endless else ""
     console.print(
         f"estimated time of the steps alone: {format_duration(total)}{left_out} "
-        f"(one step: {per_step}); building, starting the potentials, output and analysis come on "
-        "top",
+        f"(one step: {per_step}); building, starting the potentials, {passes}output and analysis "
+        "come on top",
         markup=False,
         soft_wrap=True,
     )

@@ -147,7 +147,7 @@ def _fit(
     ]
     place.report(_describe_network(potential, per_epoch, place.processes))
     for line in describe_unreached(config, n_steps):
-        place.report(f"without effect: {line}")
+        place.report(f"beyond the budget: {line}")
     trainer = _lightning_trainer(config, n_steps, place, callbacks)
     _run_loop(trainer, module, stream, place)
     if not conclusion.is_done:
