@@ -89,7 +89,7 @@ def test_another_file_is_noticed(card: ModelCard) -> None:
 def test_unknown_name(card: ModelCard) -> None:
     status, _, err = call("huge")
     assert status == 2
-    assert err == "error: model 'huge' is not registered; registered are: tiny\n"
+    assert err == "error: model 'huge' is not registered; models that come with trip-mm: tiny\n"
 
 
 def test_nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from trip_mm.checkpoint import load_potential
 from trip_mm.errors import CheckpointError, ConfigError
 from trip_mm.geometry import potentials as geometry_potentials
 from trip_mm.simulation.plan import parse_potential
+from trip_mm.simulation.system_config import PotentialConfig
 
 
 @pytest.mark.parametrize("parse", [parse_potential, geometry_potentials.parse_potential])
@@ -27,6 +28,21 @@ def test_unknown_potentials_suggest_the_nearest_name(
     message = f"potential '{text}'.* did you mean '{meant}'\\? {known}"
     with pytest.raises(ConfigError, match=message):
         parse(text)
+
+
+def test_a_bare_name_in_a_file_is_shown_as_it_is_written_there() -> None:
+    with pytest.raises(ValueError, match="the TrIP model of this name is `trip: trip-wb97x`"):
+        PotentialConfig.model_validate("trip-wb97x")
+    with pytest.raises(ValueError, match=r"'tirp' is not a kind.*did you mean 'trip'\? \["):
+        PotentialConfig.model_validate({"tirp": "trip-wb97x"})
+
+
+def test_models_are_offered_to_trip_alone() -> None:
+    with pytest.raises(ConfigError, match="trip-wb97x"):
+        parse_potential("trip")
+    with pytest.raises(ConfigError) as raised:
+        parse_potential("openmm-ml")
+    assert "trip-wb97x" not in str(raised.value)
 
 
 def test_unknown_models_suggest_the_nearest_name() -> None:

@@ -21,15 +21,14 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """List the models that come with trip-mm, or show and verify one."""
-    from trip_mm.checkpoint import registry
+    from trip_mm.checkpoint import registry, suggest_model
 
     cards = registry()
     if name is None:
         _list(list(cards.values()), as_json)
         return
     if name not in cards:
-        known = ", ".join(cards) or "none"
-        raise ConfigError(f"model {name!r} is not registered; registered are: {known}")
+        raise ConfigError(f"model {name!r} is not registered{suggest_model(name)}")
     verify(cards[name])
     _show(cards[name], as_json)
 

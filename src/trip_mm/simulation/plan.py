@@ -208,9 +208,9 @@ def parse_potential(text: str) -> PotentialConfig:
         if text in registry():
             return PotentialConfig(kind="trip", name=text)
         message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        if text in POTENTIAL_KINDS:
+        if text == "trip":
             message += suggest_model("")
-        elif ":" not in text:
+        elif ":" not in text and text not in POTENTIAL_KINDS:
             raise ConfigError(
                 f"potential {text!r} is unknown; use amber14, trip:MODEL or openmm-ml:MODEL"
                 f"{suggest_model(text, POTENTIAL_KINDS)}"

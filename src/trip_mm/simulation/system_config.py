@@ -85,6 +85,8 @@ class PotentialConfig(Settings):
             raise ValueError(f"{found}, expected exactly one potential; {_EXAMPLE}")
         if kind not in POTENTIAL_KINDS:
             hint = did_you_mean(kind, POTENTIAL_KINDS)
+            if kind == value:
+                hint += f"; the TrIP model of this name is `trip: {kind[:40]}`"
             raise ValueError(f"{kind[:40]!r} is not a kind of potential{hint}")
         if kind == "amber14":
             name = name or WATER_MODELS[0]
