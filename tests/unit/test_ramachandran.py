@@ -502,6 +502,50 @@ def test_changes_of_all_residues_count() -> None:
     assert [own.n_changes for own in result.residue_statistics(TILED).values()] == [7, 0]
 
 
+def pooled(n_frames: int, residues_change: bool) -> RamachandranResult:
+    """13 residues, alpha and P_II in turn, which may all change at every frame."""
+    psi = np.where(np.arange(13) % 2, 150.0, -40.0) + np.zeros((n_frames, 1))
+    if residues_change:
+        psi[1::2] = 110.0 - psi[1::2]
+    return made_of(np.full((n_frames, 13), -70.0), psi)
+
+
+@pytest.mark.parametrize("residues_change", [False, True])
+@pytest.mark.parametrize("n_frames", [20, 200], ids=["points", "surface"])
+def test_pooled_picture_and_table_agree_on_what_is_too_short(
+    n_frames: int, residues_change: bool
+) -> None:
+    """Residues that differ from their neighbours have not changed."""
+    result = pooled(n_frames, residues_change)
+    assert result.pooled_statistics(TILED).is_too_short is not residues_change
+    title = ramachandran_figure(result, TILED).axes[0].get_title()
+    assert "13 residues pooled" in title
+    assert ("too short for populations" in title) is not residues_change
+
+
+def test_pooled_picture_shows_all_points_and_their_populations() -> None:
+    result = pooled(20, residues_change=False)
+    axes = ramachandran_figure(result, TILED).axes[0]
+    (points,) = axes.collections
+    drawn = np.stack([result.phi_deg.ravel(), result.psi_deg.ravel()], axis=1)
+    np.testing.assert_array_equal(points.get_offsets(), drawn)
+    np.testing.assert_array_equal(points.get_array(), np.repeat(result.times_ps, 13))
+    shares = [text.get_text().split("  ")[1] for text in axes.texts]
+    assert shares == ["0.0 %", "46.2 %", "53.8 %", "0.0 %", "0.0 %"]
+
+
+def test_pooled_surface_is_that_of_all_points() -> None:
+    phi, psi = np.random.default_rng(5).normal(size=(2, 200, 13)) * 40.0 - 70.0
+    found, expected = (
+        ramachandran_figure(made_of(p, q), TILED).axes[0]
+        for p, q in ((phi, psi), (phi.reshape(-1, 1), psi.reshape(-1, 1)))
+    )
+    assert [t.get_text() for t in found.texts] == [t.get_text() for t in expected.texts]
+    for one, other in zip(found.collections, expected.collections, strict=True):
+        for path, same in zip(one.get_paths(), other.get_paths(), strict=True):
+            np.testing.assert_array_equal(path.vertices, same.vertices)
+
+
 def test_picture_is_written_in_the_format_of_its_suffix(tmp_path: Path) -> None:
     result = made_of(np.full((3, 1), -70.0), np.full((3, 1), 150.0))
     write_picture(result, tmp_path / "a.png", TILED)

@@ -89,7 +89,7 @@ def ramachandran_figure(result: RamachandranResult, states: StateSet) -> "Figure
     panels = _panels(result)
     n_columns = min(len(panels), 4)
     n_rows = math.ceil(len(panels) / n_columns)
-    n_points = len(panels[0][1])
+    n_points = panels[0][1].size
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(3.6 * n_columns + 0.9, 3.7 * n_rows + 0.2), layout="constrained")
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
@@ -98,15 +98,14 @@ def ramachandran_figure(result: RamachandranResult, states: StateSet) -> "Figure
             statistics = torsion_statistics(phi, psi, states)
             short = "\ntoo short for populations" if statistics.is_too_short else ""
             _draw_axes(axes, f"{title} ({result.extent}){short}")
+            points = np.ravel(phi), np.ravel(psi)
             if n_points >= SURFACE_MIN_POINTS:
-                drawn = _draw_surface(axes, phi, psi)
+                drawn = _draw_surface(axes, *points)
             else:
-                times = np.repeat(result.times_ps, len(phi) // result.n_frames)
                 drawn = axes.scatter(
-                    phi,
-                    psi,
-                    c=times,
-                    s=_marker_area(len(phi)),
+                    *points,
+                    c=np.repeat(result.times_ps, n_points // result.n_frames),
+                    s=_marker_area(n_points),
                     cmap="viridis",
                     edgecolors="white",
                     linewidths=0.3,
@@ -131,10 +130,14 @@ def write_picture(result: RamachandranResult, path: Path, states: StateSet) -> N
 def _panels(
     result: RamachandranResult,
 ) -> list[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
-    """Returns title, phi and psi of each panel."""
+    """Returns title, phi and psi of each panel.
+
+    The angles are `[n_frames]`, pooled `[n_frames, n_residues]`: flat, neighbouring residues would
+    count as changes of state.
+    """
     if len(result.residues) > MAX_PANELS:
         title = f"{len(result.residues)} residues pooled"
-        return [(title, np.ravel(result.phi_deg), np.ravel(result.psi_deg))]
+        return [(title, result.phi_deg, result.psi_deg)]
     return [
         (name, result.phi_deg[:, index], result.psi_deg[:, index])
         for index, name in enumerate(result.residues)
