@@ -44,6 +44,18 @@ def test_batched_scan_gives_the_profile_of_the_others(tmp_path: Path) -> None:
         assert one == pytest.approx(other, abs=0.01)
 
 
+def test_a_finished_scan_is_drawn_again_without_geometric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*SCAN, "--step", "120", "--out", str(tmp_path / "s")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    (tmp_path / "s" / "profiles.png").unlink()
+    monkeypatch.setitem(sys.modules, "geometric", None)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "s" / "profiles.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -14,13 +14,19 @@ from trip_mm.errors import DataError, EvaluationError
 from trip_mm.files import make_directory
 from trip_mm.geometry.molecule import Molecule, to_xyz
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, check_distinct
-from trip_mm.geometry.relax import require_geometric
 from trip_mm.locking import locked
 from trip_mm.torsion.batched import BATCHED, batched_scan
 from trip_mm.torsion.dihedrals import Dihedral, describe
 from trip_mm.torsion.plots import plot_profiles
 from trip_mm.torsion.profile import Deviation, Profile, deviation
-from trip_mm.torsion.scan import STRATEGIES, Journal, Scan, grid_angles, journaled_step
+from trip_mm.torsion.scan import (
+    STRATEGIES,
+    Journal,
+    Scan,
+    grid_angles,
+    journaled_step,
+    require_geometric_to_begin,
+)
 from trip_mm.units import EV_TO_KCAL_PER_MOL
 
 Announce = Callable[[str], None]
@@ -90,7 +96,7 @@ def compare_potentials(
     for specs in (settings.relaxed, settings.single_points):
         check_distinct(specs)
     if settings.strategy != BATCHED:
-        require_geometric()
+        require_geometric_to_begin(out)
     for spec in (*settings.relaxed, *settings.single_points):
         bind(spec, molecule)  # refuses before anything runs
     make_directory(out)

@@ -16,7 +16,6 @@ import numpy as np
 from trip_mm.errors import ConfigError, DataError
 from trip_mm.files import make_directory
 from trip_mm.geometry.potentials import PotentialSpec, check_distinct
-from trip_mm.geometry.relax import require_geometric
 from trip_mm.locking import locked
 from trip_mm.torsion.comparison import model_sha256, potential_file_name
 from trip_mm.torsion.drive_tasks import BY_POINT, MODES, RELAXED_MODES, DriveTask, Entry, run_task
@@ -24,7 +23,7 @@ from trip_mm.torsion.filters import Skipped, admit
 from trip_mm.torsion.metrics import RecordScore, score
 from trip_mm.torsion.record_sets import RecordSet
 from trip_mm.torsion.records import DrivenPoints, TorsionRecord
-from trip_mm.torsion.scan import Journal
+from trip_mm.torsion.scan import Journal, require_geometric_to_begin
 from trip_mm.workers import Workers, results
 
 DEFAULT_TEMPERATURE = 298.15
@@ -117,14 +116,14 @@ def run_benchmark(
             or journals of other settings.
         DataError: the outcomes do not add up to the records.
         RunDirectoryError: another process works in `out`.
-        MissingDependencyError: geomeTRIC is not installed where this process computes.
+        MissingDependencyError: a relaxation is to be computed and geomeTRIC is not installed.
         TripError: a potential that cannot be used at all.
     """
     if settings.mode not in MODES:
         raise ConfigError(f"mode {settings.mode!r} is unknown; use {' or '.join(MODES)}")
     check_distinct(settings.potentials)
     if settings.mode in BY_POINT and workers.scheduler is None:
-        require_geometric()
+        require_geometric_to_begin(out, f"*.{settings.mode}.journal")
     admitted, skipped = admit(dataset.records, settings.elements)
     admitted.sort(key=lambda record: len(record.molecule().atomic_numbers))
     found: list[Outcome] = []

@@ -22,6 +22,7 @@ from trip_mm.errors import (
     ConfigError,
     DataError,
     EvaluationError,
+    MissingDependencyError,
     TripError,
     UnsupportedSystemError,
 )
@@ -29,7 +30,6 @@ from trip_mm.files import make_directory
 from trip_mm.geometry.dihedral import wrapped
 from trip_mm.geometry.molecule import Molecule, molecule_from_rdkit
 from trip_mm.geometry.potentials import PotentialSpec, bind, bind_energy, parse_potential
-from trip_mm.geometry.relax import require_geometric
 from trip_mm.locking import locked
 from trip_mm.simulation.config_io import validate
 from trip_mm.simulation.yaml_io import read_yaml
@@ -48,6 +48,7 @@ from trip_mm.torsion.scan import (
     grid_angles,
     journaled_step,
     nearest_angle,
+    require_geometric_to_begin,
     sweep_both_ways,
 )
 from trip_mm.workers import Workers, results
@@ -145,11 +146,11 @@ def make_reference(
         ConfigError: the list of molecules is malformed, or `out` holds other results.
         DataError: no molecule was finished.
         RunDirectoryError: another process works in `out`.
-        MissingDependencyError: geomeTRIC is not installed where this process computes.
+        MissingDependencyError: a relaxation is to be computed and geomeTRIC is not installed.
     """
-    if workers.scheduler is None:
-        require_geometric()
     journals = out / "journals"
+    if workers.scheduler is None:
+        require_geometric_to_begin(journals)
     make_directory(journals)
     with locked(out):
         return _make_reference(recipe, out, workers, announce)
@@ -229,6 +230,7 @@ def drive_molecule(task: ReferenceTask) -> TorsionRecord | str:
 
     Raises:
         ConfigError: its journal holds results of other settings.
+        MissingDependencyError: a package that every molecule needs is not installed.
     """
     try:
         molecule = embedded(task.smiles, task.seed, task.record_id)
@@ -236,7 +238,7 @@ def drive_molecule(task: ReferenceTask) -> TorsionRecord | str:
         points = _relaxed_points(task, molecule, dihedral)
         if task.energies != task.geometries:
             points = _single_points(task, molecule, dihedral, points)
-    except ConfigError:
+    except (ConfigError, MissingDependencyError):
         raise
     except TripError as error:
         return str(error)

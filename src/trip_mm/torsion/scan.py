@@ -21,7 +21,7 @@ from trip_mm.files import write_atomically
 from trip_mm.geometry.dihedral import dihedral_angle, wrapped
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction
-from trip_mm.geometry.relax import HeldDihedral, relax
+from trip_mm.geometry.relax import HeldDihedral, relax, require_geometric
 from trip_mm.torsion.dihedrals import Dihedral
 
 WAVEFRONT_THRESHOLD_EV = 2.7e-4
@@ -108,6 +108,22 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self.entries[key] = entry
+
+
+def require_geometric_to_begin(directory: Path, journals: str = "*.journal") -> None:
+    """Checks for geomeTRIC where nothing was begun, so that a refusal leaves nothing behind.
+
+    Journals may hold every relaxation already; where one is missing, `relax` refuses it.
+
+    Args:
+        directory: of the journals; may not exist.
+        journals: pattern of the names of those that hold relaxations.
+
+    Raises:
+        MissingDependencyError: there is no journal, and geomeTRIC is not installed.
+    """
+    if not any(directory.glob(journals)):
+        require_geometric()
 
 
 Step = Callable[[str, int, NDArray[np.float64]], Attempt]
