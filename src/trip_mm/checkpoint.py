@@ -5,7 +5,6 @@ header holds one JSON document under the key `trip_mm`: format version, configur
 free metadata. Nothing is ever unpickled.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from trip_mm.files import replacing
 from trip_mm.model.trip import TripConfig, TripModel
 from trip_mm.potential import TripPotential, new_model
 from trip_mm.published import import_published, read_published_checkpoint
+from trip_mm.suggestions import closest
 
 __all__ = [
     "ModelCard",
@@ -117,8 +117,8 @@ def suggest_model(word: str, others: Sequence[str] = ()) -> str:
         others: names besides those of the models that may have been meant.
     """
     models = list(registry())
-    close = difflib.get_close_matches(word.lower(), [*models, *others], n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    close = closest(word.lower(), [*models, *others])
+    hint = ";" if close is None else f"; did you mean {close!r}?"
     return f"{hint} models that come with trip-mm: {', '.join(models) or 'none'}"
 
 

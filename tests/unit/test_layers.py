@@ -18,6 +18,7 @@ LAYER_OF = {
     "units": 0,
     "elements": 0,
     "errors": 0,
+    "suggestions": 0,
     "dependencies": 1,
     "files": 1,
     "locking": 1,

@@ -4,7 +4,6 @@ Problems come out as `file: stages[1].timestep: what is wrong; what to do`, or
 `stages.npt.timestep` for a stage with a name, all of a file in one `ConfigError`.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from trip_mm.errors import ConfigError
 from trip_mm.simulation.yaml_io import Document, Location, describe_type, format_location
+from trip_mm.suggestions import closest
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -92,13 +92,8 @@ def entry_names(entries: Sequence[Any]) -> list[Any]:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Returns `; did you mean ...?` for a near miss, otherwise the list of what is known."""
-    close = _close(word, known)
+    close = closest(word, known)
     return f"; known: {', '.join(known)}" if close is None else f"; did you mean {close!r}?"
-
-
-def _close(word: str, known: Sequence[str]) -> str | None:
-    found = difflib.get_close_matches(word, known, n=1)
-    return next(iter([*found, *(name for name in known if name.lower() == word.lower())]), None)
 
 
 def nested_model(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
@@ -184,7 +179,7 @@ def _meant(details: ErrorDetails, model: type[BaseModel]) -> Location | None:
     if details["type"] != "extra_forbidden":
         return None
     parent, holder = _follow(model, details["loc"][:-1])
-    close = _close(str(details["loc"][-1]), keys_of(holder) if holder is not None else [])
+    close = closest(str(details["loc"][-1]), keys_of(holder) if holder is not None else [])
     return (*parent, close) if close is not None else None
 
 

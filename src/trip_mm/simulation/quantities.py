@@ -5,7 +5,6 @@ back as text with that unit. A number without a unit is refused. The units that 
 listed here, one table per dimension, so that there is nothing to guess.
 """
 
-import difflib
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +12,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from trip_mm.suggestions import closest
 from trip_mm.units import ATMOSPHERE_TO_BAR, EV_TO_KJ_PER_MOL, KCAL_PER_MOL_TO_KJ_PER_MOL
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(.*)", re.DOTALL)
@@ -154,9 +154,8 @@ def _normal_unit(text: str) -> str:
 
 def _unknown_unit(unit: str, dimension: Dimension) -> str:
     known = list(dimension.factors)
-    same = [name for name in known if name.lower() == unit.lower()]
-    close = same or difflib.get_close_matches(unit, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; use one of {', '.join(known)}"
+    close = closest(unit, known)
+    hint = f"; use one of {', '.join(known)}" if close is None else f"; did you mean {close!r}?"
     return f"{unit!r} is not a unit of {dimension.name}{hint} (for example {dimension.example})"
 
 
