@@ -22,7 +22,7 @@ from trip_mm.evaluation.levels import level_of_method
 from trip_mm.geometry.fragments import bonds_from_distances
 from trip_mm.geometry.molecule import Molecule
 from trip_mm.geometry.potentials import EnergyFunction, PotentialSpec, bind
-from trip_mm.simulation.potentials import MODEL_PACKAGES
+from trip_mm.simulation.potentials import model_packages
 from trip_mm.training.dataset import Dataset
 from trip_mm.training.groups import Group, group_name
 
@@ -248,7 +248,7 @@ class SinglePredictor:
 def _versions(spec: PotentialSpec) -> str:
     names = _PACKAGES.get(spec.kind, ("pyscf",) if spec.is_quantum else ("tblite",))
     if spec.kind == "openmm-ml":
-        names += tuple(own for start, own in MODEL_PACKAGES.items() if spec.name.startswith(start))
+        names += model_packages(spec.name)
     found = [f"trip-mm {__version__}"]
     for name in names:
         try:

@@ -28,7 +28,7 @@ AMBER14_CUTOFF_NM = 0.9
 AMBER14_CUTOFF_SHARE = 0.45
 """In a small cell the cutoff is this share of the shortest height, which leaves room to shrink."""
 
-MODEL_PACKAGES = {
+_MODEL_PACKAGES = {
     "aceff": "torchmd-net",
     "aimnet": "aimnet",
     "ani": "torchani",
@@ -238,8 +238,13 @@ def _openmm_ml_system(
     return system
 
 
+def model_packages(name: str) -> tuple[str, ...]:
+    """Returns the packages that a model of openmm-ml is known to need, as pip calls them."""
+    return tuple(own for start, own in _MODEL_PACKAGES.items() if name.startswith(start))
+
+
 def _how_to_install(name: str) -> str:
-    packages = [own for start, own in MODEL_PACKAGES.items() if name.startswith(start)]
+    packages = model_packages(name)
     return f"pip install {packages[0]}" if packages else "install it"
 
 
