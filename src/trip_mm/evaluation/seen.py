@@ -6,6 +6,7 @@ from typing import Any
 
 from trip_mm.training.config import SplitConfig
 from trip_mm.training.dataset import Dataset
+from trip_mm.training.groups import Group
 from trip_mm.training.splits import draw_split
 
 
@@ -22,9 +23,9 @@ def describe_seen(label: str, training: Mapping[str, Any], dataset: Dataset) -> 
     """
     files = training.get("data_files")
     recorded = {str(name) for name in files} if isinstance(files, list) else set()
-    groups_of: dict[Path, list[Any]] = {}
+    groups_of: dict[Path, list[Group]] = {}
     for group in dataset.groups:
-        path = getattr(group, "path", None)
+        path = group.path
         if path is not None and {path.name, path.parent.name} & recorded:
             groups_of.setdefault(path, []).append(group)
     return [

@@ -176,7 +176,7 @@ class Dataset:
                 group.split_by,
                 group.atomic_numbers,
                 group.read(slice(0, group.n_conformations)),
-                getattr(group, "path", None),
+                group.path,
             )
             for group in self.groups
         ]

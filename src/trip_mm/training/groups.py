@@ -31,7 +31,13 @@ class Block:
 
 
 class Group(Protocol):
-    """Conformations of one composition in one file; `read(rows)` returns a slice of them."""
+    """Conformations of one composition; `read(rows)` returns a slice of them.
+
+    `path` is the file that they came from, None where they were made in memory.
+    """
+
+    @property
+    def path(self) -> Path | None: ...  # noqa: D102
 
     @property
     def system_class(self) -> str: ...  # noqa: D102
@@ -65,13 +71,13 @@ def group_name(group: Group) -> str:
 
 def group_place(group: Group) -> str:
     """Returns the name of a group behind that of its file, where it came from one."""
-    path = getattr(group, "path", None)
-    return group_name(group) if path is None else f"{path}: {group_name(group)}"
+    name = group_name(group)
+    return name if group.path is None else f"{group.path}: {name}"
 
 
 @dataclass(frozen=True)
 class MemoryGroup:
-    """A group whose conformations are held in memory; `path` is the file that they came from."""
+    """A group whose conformations are held in memory."""
 
     system_class: str
     formula: str
